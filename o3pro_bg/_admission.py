@@ -1,0 +1,103 @@
+"""What may be asked: arguments become a `JobRequest`, or a refusal that says what to do instead."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from o3pro_bg._records import JobRequest
+from o3pro_bg._sentences import say
+from o3pro_bg.errors import ConfigError, HandlerClosed, InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from o3pro_bg._sentences import Language
+    from o3pro_bg.config import O3ProConfig
+    from o3pro_bg.errors import O3ProError
+
+# What would break a job, or contradict what the library sets itself.
+_OURS: Final = ("background", "store", "stream", "stream_options", "input", "model")
+_METADATA_PAIRS: Final = 16
+
+
+class Refused(Exception):
+    """A request that is not taken on; it becomes a reply, or one of the public exceptions."""
+
+    def __init__(self, key: str, **values: object) -> None:
+        super().__init__(key)
+        self.key = key
+        self.values = values
+
+    def sentence(self, language: Language) -> str:
+        """Answer what is wrong and what to do."""
+        return say(language, self.key, **self.values)
+
+    def as_error(self) -> O3ProError:
+        """Answer the exception that `submit` raises for it."""
+        kinds = {"closed": HandlerClosed, "not_ready": ConfigError}
+        return kinds.get(self.key, InvalidRequest)(self.sentence("en"))
+
+
+def admit(
+    config: O3ProConfig, question: str, effort: str, timeout: float | None, options: Mapping[str, Any]
+) -> JobRequest:
+    """
+    Answer the request that these arguments make.
+
+    Raises:
+        TypeError: `question` or `effort` is no text.
+        Refused: The service could not take it.
+    """
+    for name, text in (("question", question), ("effort", effort)):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} has to be str, not {type(text).__name__}")
+    if not question.strip():
+        raise Refused("question_empty")
+    if not _is_encodable(question):
+        raise Refused("question_unencodable")
+    if effort not in config.efforts:
+        raise Refused("effort_unknown", effort=ascii(effort[:40]), efforts=", ".join(config.efforts))
+    if timeout is not None and not is_positive(timeout):
+        raise Refused("timeout_invalid")
+    return JobRequest(question, effort, config.deployment, _checked(options, config), timeout)
+
+
+def is_positive(figure: object) -> bool:
+    """Tell whether this is a finite number above 0."""
+    return isinstance(figure, int | float) and figure is not True and math.isfinite(figure) and figure > 0
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checked(options: Mapping[str, Any], config: O3ProConfig) -> dict[str, Any]:
+    """Answer the options as plain JSON values, which nobody can change under the job."""
+    for name in _OURS:
+        if name in options:
+            raise Refused("option_refused", name=name)
+    reasoning = options.get("reasoning", {})
+    if not isinstance(reasoning, dict) or "effort" in reasoning:
+        raise Refused("option_refused", name="reasoning.effort")
+    _check_metadata(options.get("metadata", {}), room=_METADATA_PAIRS - config.tag_jobs)
+    try:
+        text = json.dumps(options, allow_nan=False)
+        if not _is_encodable(json.dumps(options, ensure_ascii=False)):
+            raise Refused("option_unencodable")
+    except (TypeError, ValueError, RecursionError):
+        raise Refused("option_unencodable") from None
+    return dict(json.loads(text))
+
+
+def _check_metadata(metadata: object, room: int) -> None:
+    if not isinstance(metadata, dict) or len(metadata) > room:
+        raise Refused("metadata_invalid", most=room)
+    for key, value in metadata.items():
+        if not (isinstance(key, str) and isinstance(value, str) and len(key) <= 64 and len(value) <= 512):
+            raise Refused("metadata_invalid", most=room)

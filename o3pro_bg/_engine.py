@@ -1,0 +1,151 @@
+"""All jobs of one event loop: started, cancelled, let go. How a single one lives, `_life` tells."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from o3pro_bg._life import Life, Shared
+from o3pro_bg._states import JobStatus
+from o3pro_bg.errors import WrongThread
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from o3pro_bg._ledger import Ledger
+    from o3pro_bg._pacing import Pace
+    from o3pro_bg._remote import Remote
+
+_CANCEL_PATIENCE: Final = 15.0  # seconds that `cancel` waits for the service to confirm
+
+
+class CancelVerdict(StrEnum):
+    """What became of a wish to cancel."""
+
+    CONFIRMED = "confirmed"  # the job is cancelled
+    TOO_LATE = "too late"  # it had ended, or ended first
+    REFUSED = "refused"  # the service will not, and the job runs on
+    UNCONFIRMED = "unconfirmed"  # not known yet; it is being tried
+
+
+class Engine:
+    """
+    Runs jobs on the event loop that first uses it.
+
+    Args:
+        connect: Answers the remote of the running loop; asked once, at the first job.
+        ledger: What is known of the jobs.
+        pace: When to look.
+        max_concurrency: The most jobs under way at the service at once, or None.
+        max_in_flight: The most requests under way at once.
+        resubmit_uncertain: Whether a create that may have been accepted is sent again.
+        lost_after: Seconds for which the service has to deny a response before it counts as lost.
+        cancel_on_close: Whether `close` cancels at the service what is under way there.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Remote]],
+        ledger: Ledger,
+        *,
+        pace: Pace,
+        max_concurrency: int | None = None,
+        max_in_flight: int = 64,
+        resubmit_uncertain: bool = False,
+        lost_after: float = 30.0,
+        cancel_on_close: bool = True,
+    ) -> None:
+        self.ledger = ledger
+        self._shared = Shared(
+            connect=connect,
+            ledger=ledger,
+            pace=pace,
+            slots=asyncio.Semaphore(max_concurrency) if max_concurrency else None,
+            in_flight=asyncio.Semaphore(max_in_flight),
+            resubmit_uncertain=resubmit_uncertain,
+            lost_after=lost_after,
+            cancel_on_close=cancel_on_close,
+        )
+        self._lives: dict[str, Life] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self, job_id: str) -> None:
+        """Live the job whose record is in the ledger, to its end; one with a response id is only watched."""
+        self.claim_loop()
+        life = self._life_of(job_id)
+        if self._shared.closing:
+            life.cancel()
+        try:
+            await life.live()
+        finally:
+            self._lives.pop(job_id, None)
+
+    async def cancel(self, job_id: str) -> CancelVerdict:
+        """
+        Cancel the job for real, and tell what became of it, after 15 seconds at the most.
+
+        Raises:
+            JobNotFound: No such job.
+        """
+        self.claim_loop()
+        end = self.ledger.end_of(job_id)
+        if end.done():
+            return CancelVerdict.TOO_LATE
+        life = self._life_of(job_id)
+        refused = life.cancel()
+        either: list[asyncio.Future[Any]] = [end, refused]
+        await asyncio.wait(either, timeout=_CANCEL_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        if end.done():
+            cancelled = end.result().status is JobStatus.CANCELLED
+            return CancelVerdict.CONFIRMED if cancelled else CancelVerdict.TOO_LATE
+        return CancelVerdict.REFUSED if refused.done() else CancelVerdict.UNCONFIRMED
+
+    async def close(self, timeout: float) -> None:
+        """
+        End all tasks and connections, within about so many seconds; records stay readable.
+
+        Args:
+            timeout: Seconds for the service to answer creates that are on their way, and cancels.
+        """
+        if self._shared.closing:
+            return
+        self._shared.closing = True
+        lives = list(self._lives.values())
+        for life in lives:
+            life.let_go()
+        if tasks := [life.task for life in lives if life.task is not None]:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1)
+        self.ledger.close()
+        if self._shared.remote is not None:
+            with suppress(Exception):
+                async with asyncio.timeout(1):
+                    await self._shared.remote.aclose()
+
+    def claim_loop(self) -> None:
+        """
+        Bind the engine to the running loop, which the first use does.
+
+        Raises:
+            WrongThread: It is bound to another one.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            self.ledger.clock = loop.time  # the monotonic clock, or a test's virtual one
+        if self._loop is not loop:
+            raise WrongThread(
+                "this handler lives on another event loop: make one AsyncBackgroundHandler per loop, "
+                "or use BackgroundHandler, which any thread and any loop may call"
+            )
+
+    def _life_of(self, job_id: str) -> Life:
+        """Answer the life of a job, which may be asked for before its task has begun."""
+        if (life := self._lives.get(job_id)) is None:
+            life = self._lives[job_id] = Life(job_id, self._shared)
+        return life

@@ -1,0 +1,339 @@
+"""
+How one job lives: created once, looked at until it ends, cancelled for real.
+
+A `Life` is driven by one task, and that task alone talks to the service about its job. Whoever wants something
+of the job (a cancel, its deadline, the end of the handler) leaves a wish and wakes the task. A job is
+*droppable* until its request leaves: then its task may simply be cancelled. After that the service works on
+it, and only the service can stop it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import AsyncExitStack, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from o3pro_bg._pacing import Pace, RateBudget, backoff
+from o3pro_bg._records import Failure, JobRecord, News
+from o3pro_bg._remote import RemoteTrouble, Trouble
+from o3pro_bg._states import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from o3pro_bg._ledger import Ledger
+    from o3pro_bg._remote import Remote
+
+log = logging.getLogger("o3pro_bg")
+
+_CONNECT_PATIENCE: Final = 120.0  # seconds of failed connects after which an unsent job fails
+_CANCEL_TRIES: Final = 6  # unconfirmed cancels after which a job that has ended here is left to the service
+_RESUBMISSIONS: Final = 2  # how often an uncertain create is repeated where the user allows it
+_LAST_WORDS: Final = 2.0  # seconds for a cancel when the loop itself ends
+_NEVER_ARRIVED: Final = frozenset({Trouble.UNSENT, Trouble.THROTTLED})
+_WAITING: Final = {Trouble.THROTTLED: "rate_limit", Trouble.DENIED: "denied"}
+_ENDS: Final = frozenset({Event.ANSWERED, Event.ERRORED, Event.CANCELLED, Event.LOST})
+
+
+@dataclass(slots=True)
+class Shared:
+    """
+    What all jobs of an engine share.
+
+    Attributes:
+        connect: Answers the remote of the running loop; asked once, by the first job.
+        slots: Bounds the jobs under way at the service, or None.
+        in_flight: Bounds the requests under way.
+        resubmit_uncertain: Whether a create that may have been accepted is sent again.
+        lost_after: Seconds for which the service has to deny a response before it counts as lost.
+        cancel_on_close: Whether a job is cancelled at the service when the engine closes.
+        closing: Whether the engine is being closed.
+    """
+
+    connect: Callable[[], Awaitable[Remote]]
+    ledger: Ledger
+    pace: Pace
+    slots: asyncio.Semaphore | None
+    in_flight: asyncio.Semaphore
+    resubmit_uncertain: bool
+    lost_after: float
+    cancel_on_close: bool
+    budget: RateBudget = field(default_factory=RateBudget)
+    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    remote: Remote | None = None
+    closing: bool = False
+
+    async def connected(self) -> Remote:
+        """Answer the remote, connected at the first call."""
+        async with self.connecting:
+            if self.remote is None:
+                self.remote = await self.connect()
+        return self.remote
+
+
+class Life:
+    """A job under way: its task, the wishes left for it, and the troubles it has met."""
+
+    def __init__(self, job_id: str, shared: Shared) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._job_id = job_id
+        self._shared = shared
+        self._ledger = shared.ledger
+        self._sent = False
+        self._cancel_wanted = False
+        self._cancels_asked = 0
+        self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wake = asyncio.Event()
+        self._troubles = 0
+        self._hint: float | None = None
+        self._resubmissions = 0
+        self._unreachable_since: float | None = None
+        self._missing_since: float | None = None
+
+    async def live(self) -> None:
+        """Live to the end of the job; one that has a response id already is only watched."""
+        self.task = asyncio.current_task()
+        try:
+            await self._live()
+        except asyncio.CancelledError:
+            await self._orphaned()
+            raise
+        except GeneratorExit:  # the loop is gone, and with it whoever could be told
+            raise
+        except BaseException as exc:  # even SystemExit: raised on here, it would kill the loop's thread
+            # No traceback: it may quote the prompt.
+            log.error("job %s met %s: a bug of o3pro_bg", self._job_id, type(exc).__name__)
+            self._fail("internal", type(exc).__name__)
+
+    # --- wishes -------------------------------------------------------------------------------------------
+
+    def cancel(self) -> asyncio.Future[None]:
+        """
+        Have the job cancelled by its task, or at once where nothing was sent.
+
+        Returns:
+            A future that is done when the service refuses.
+        """
+        self._ledger.note_cancel(self._job_id)
+        if self._refused.done():
+            self._refused = asyncio.get_running_loop().create_future()
+        if self._is_droppable:
+            self._ledger.apply(self._job_id, News(Event.CANCELLED))
+        self._stop()
+        return self._refused
+
+    def let_go(self) -> None:
+        """Have the task end as the engine closes; what was not sent yet is cancelled in any case."""
+        if self._shared.cancel_on_close or self._is_droppable:
+            self.cancel()
+        self._wake.set()
+
+    def _expire(self) -> None:
+        """The job's own time is over: it fails now, and its task cancels it at the service."""
+        self._fail("deadline")
+        self._stop()
+
+    def _stop(self) -> None:
+        if not self._is_droppable:
+            self._cancel_wanted = True
+            self._cancels_asked = self._troubles = 0
+            self._wake.set()
+        elif self.task is not None:
+            self.task.cancel()
+
+    @property
+    def _is_droppable(self) -> bool:
+        remote = self._shared.remote
+        return not self._sent or (remote is not None and not remote.background)
+
+    # --- the way of a job -----------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        record = self._ledger.record(self._job_id)
+        if record.status.is_terminal:
+            return
+        async with AsyncExitStack() as stack:
+            if record.request.timeout is not None:
+                left = record.request.timeout - record.elapsed(self._ledger.clock())
+                timer = asyncio.get_running_loop().call_later(max(left, 0.0), self._expire)
+                stack.callback(timer.cancel)
+            if self._shared.slots is not None:
+                self._ledger.note(self._job_id, waiting="concurrency")
+                await stack.enter_async_context(self._shared.slots)
+            remote = await self._shared.connected()
+            if record.response_id is None:
+                await self._create(remote, record)
+            else:
+                self._sent, self._hint = True, 0.0
+            await self._watch(remote)
+
+    async def _create(self, remote: Remote, record: JobRecord) -> None:
+        """Have the service accept the job, or end it; what provably never arrived is sent again."""
+        while True:
+            await self._pass_budget()
+            try:
+                news = await self._post(remote, record)
+            except RemoteTrouble as trouble:
+                log.info("job %s: create %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
+                self._troubles += 1
+                if not self._may_send_again(trouble):
+                    self._ledger.apply(self._job_id, _refusal(trouble, cancelled=self._cancel_wanted))
+                    return
+                self._sent = False
+                await self._hold_off(trouble)
+            else:
+                self._troubles = 0
+                self._shared.budget.accepted()
+                self._ledger.apply(self._job_id, news)
+                return
+
+    async def _pass_budget(self) -> None:
+        while (pause := self._shared.budget.wait(self._ledger.clock(), random.random())) > 0:
+            self._ledger.note(self._job_id, waiting="rate_limit")
+            await asyncio.sleep(pause)
+
+    async def _post(self, remote: Remote, record: JobRecord) -> News:
+        # A foreground create lasts as long as its job: it would keep the others from being looked at.
+        async with self._shared.in_flight if remote.background else nullcontext():
+            self._sent = True
+            return await remote.create(self._job_id, record.request)
+
+    def _may_send_again(self, trouble: RemoteTrouble) -> bool:
+        now = self._ledger.clock()
+        if trouble.kind is not Trouble.UNSENT:
+            self._unreachable_since = None
+        elif self._unreachable_since is None:
+            self._unreachable_since = now
+        if self._cancel_wanted:
+            return False
+        match trouble.kind:
+            case Trouble.THROTTLED:
+                return True
+            case Trouble.UNSENT:
+                return now - (self._unreachable_since or now) < _CONNECT_PATIENCE
+            case Trouble.UNCLEAR:
+                self._resubmissions += 1
+                return self._shared.resubmit_uncertain and self._resubmissions <= _RESUBMISSIONS
+            case _:
+                return False
+
+    async def _hold_off(self, trouble: RemoteTrouble) -> None:
+        if trouble.kind is Trouble.THROTTLED:
+            self._shared.budget.throttled(self._ledger.clock(), random.random(), trouble.retry_after)
+        else:
+            self._ledger.note(self._job_id, waiting="connection")
+            await asyncio.sleep(backoff(self._troubles, random.random()))
+
+    async def _watch(self, remote: Remote) -> None:
+        """Look until the job has ended here and, where a cancel is owed, at the service."""
+        while (record := self._ledger.find(self._job_id)) is not None and record.response_id is not None:
+            if record.status.is_terminal and not self._cancel_wanted:
+                return
+            if record.status.is_terminal and self._cancels_asked >= _CANCEL_TRIES:
+                log.warning("job %s: the cancel of %s is not confirmed", self._job_id, record.response_id)
+                return
+            await self._nap(self._delay(record))
+            if self._shared.closing and not self._cancel_wanted:
+                return
+            refused = self._cancel_wanted and not await self._ask_to_stop(remote, record.response_id)
+            await self._look(remote, record.response_id)
+            if refused and not self._refused.done():
+                self._refused.set_result(None)
+
+    async def _nap(self, seconds: float) -> None:
+        """Sleep, or until somebody leaves a wish."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _delay(self, record: JobRecord) -> float:
+        luck = random.random()
+        if self._troubles:
+            return max(backoff(self._troubles, luck), self._hint or 0.0)
+        if self._cancel_wanted:
+            return backoff(self._cancels_asked, luck)
+        return self._shared.pace.delay(record.elapsed(self._ledger.clock()), luck, hint=self._hint)
+
+    async def _ask_to_stop(self, remote: Remote, response_id: str) -> bool:
+        """Ask the service to cancel; False is its refusal. Whether it did stop, the next look tells."""
+        self._cancels_asked += 1
+        try:
+            async with self._shared.in_flight:
+                await remote.cancel(response_id)
+        except RemoteTrouble as trouble:
+            log.info("job %s: cancel %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
+            self._cancel_wanted = trouble.kind is not Trouble.REFUSED
+        return self._cancel_wanted
+
+    async def _look(self, remote: Remote, response_id: str) -> None:
+        try:
+            async with self._shared.in_flight:
+                news = await remote.look(response_id)
+        except RemoteTrouble as trouble:
+            self._look_failed(trouble)
+        else:
+            self._troubles, self._hint, self._missing_since = 0, news.poll_after, None
+            self._heard(news)
+
+    def _look_failed(self, trouble: RemoteTrouble) -> None:
+        """Note it and look again later; but a service that keeps denying the response has lost it."""
+        self._troubles += 1
+        self._hint = trouble.retry_after
+        log.info("job %s: look %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
+        if trouble.kind not in (Trouble.MISSING, Trouble.REFUSED):
+            self._ledger.note(self._job_id, waiting=_WAITING.get(trouble.kind, "connection"))
+            return
+        now = self._ledger.clock()
+        self._missing_since = now if self._missing_since is None else self._missing_since
+        if now - self._missing_since >= self._shared.lost_after:
+            self._heard(News(Event.LOST, failure=Failure("lost", trouble.failure.detail)))
+
+    # --- ends -----------------------------------------------------------------------------------------------
+
+    def _heard(self, news: News) -> None:
+        self._ledger.apply(self._job_id, news)
+        if news.event in _ENDS:
+            self._cancel_wanted = False
+
+    def _fail(self, code: str, detail: str = "") -> None:
+        self._ledger.apply(self._job_id, News(Event.ERRORED, failure=Failure(code, detail)))
+
+    async def _orphaned(self) -> None:
+        """
+        End the job as its task was cancelled while it was under way.
+
+        Either `close` ran out of time, or the loop ends without a `close`: then the job is cancelled at the
+        service, briefly, because nobody is left to read its answer.
+        """
+        record = self._ledger.find(self._job_id)
+        if record is None or record.status.is_terminal:
+            return
+        if not self._sent:
+            self._ledger.apply(self._job_id, News(Event.CANCELLED))
+        elif record.response_id is None:
+            self._fail("submission_uncertain")
+        elif self._shared.cancel_on_close:
+            if not self._shared.closing:
+                await self._last_words(record.response_id)
+            self._ledger.apply(self._job_id, News(Event.LOST, failure=Failure("closed_unconfirmed")))
+
+    async def _last_words(self, response_id: str) -> None:
+        with suppress(RemoteTrouble, TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                remote = await self._shared.connected()
+                await remote.cancel(response_id)
+                self._heard(await remote.look(response_id))
+
+
+def _refusal(trouble: RemoteTrouble, *, cancelled: bool) -> News:
+    """Tell what a create that is not repeated makes of its job."""
+    failure = trouble.failure
+    if cancelled and trouble.kind in _NEVER_ARRIVED:
+        return News(Event.CANCELLED)
+    if trouble.kind is Trouble.UNCLEAR:
+        failure = Failure("submission_uncertain", f"{failure.code} {failure.detail}".strip())
+    return News(Event.ERRORED, failure=failure)

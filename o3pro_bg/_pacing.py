@@ -1,0 +1,98 @@
+"""When to look again, and when the next request may go. Pure: time and luck come in as arguments."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """
+    How long to wait between two looks at a job: `factor * sqrt(age)`, held between `floor` and `ceiling`.
+
+    A young job is looked at often and an old one rarely, so that the end is noticed late by a small part of
+    the job's own length. The specification's fixed figures are `Pace(floor=2, ceiling=5)` for short jobs and
+    `Pace(floor=10, ceiling=30)` for long ones.
+
+    Attributes:
+        factor: Seconds at an age of one second.
+        floor: The shortest wait, in seconds.
+        ceiling: The longest wait, in seconds.
+        jitter: The part by which a wait is shortened or lengthened at random (0.1 is ±10 %), so that jobs
+            that were started together are not looked at together.
+
+    Raises:
+        ValueError: A figure is negative or not finite, or `floor` is above `ceiling`.
+    """
+
+    factor: float = 0.6
+    floor: float = 2.0
+    ceiling: float = 15.0
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        figures = (self.factor, self.floor, self.ceiling, self.jitter)
+        if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
+            raise ValueError("Pace takes finite figures that are not negative")
+        if not 0 < self.floor <= self.ceiling or self.jitter >= 1:
+            raise ValueError("Pace takes 0 < floor <= ceiling, and a jitter below 1")
+
+    def delay(self, age: float, luck: float, *, hint: float | None = None) -> float:
+        """
+        Answer the seconds until the next look at a job of this age.
+
+        Args:
+            age: Seconds since the job was submitted.
+            luck: A random number from 0 up to 1.
+            hint: What the service asked for, in seconds; it wins.
+        """
+        if hint is not None:
+            return max(hint, 0.0)
+        wait = min(max(self.factor * math.sqrt(max(age, 0.0)), self.floor), self.ceiling)
+        return wait * (1 + self.jitter * (2 * luck - 1))
+
+
+def backoff(failures: int, luck: float, *, first: float = 1.0, ceiling: float = 60.0) -> float:
+    """
+    Answer the seconds to wait after so many failures in a row: doubling, between half and all of it.
+
+    Args:
+        failures: How many there were, the last one included (1 and more).
+        luck: A random number from 0 up to 1.
+        first: Seconds after the first failure.
+        ceiling: The longest wait, in seconds.
+    """
+    return min(first * 2.0 ** min(failures - 1, 30), ceiling) * (0.5 + luck / 2)
+
+
+class RateBudget:
+    """
+    When the next create of a deployment may go.
+
+    A 429 closes the gate for all jobs for as long as the service asked, or for a growing time where it did
+    not say; the first create that is accepted afterwards forgets the streak.
+    """
+
+    def __init__(self) -> None:
+        self._opens_at = -math.inf
+        self._streak = 0
+
+    def wait(self, now: float, luck: float) -> float:
+        """
+        Answer the seconds until a create may go: 0 is now.
+
+        What waits for the gate is spread over a second, so that the jobs do not all rush through at once.
+        """
+        return self._opens_at - now + luck if now < self._opens_at else 0.0
+
+    def throttled(self, now: float, luck: float, retry_after: float | None) -> None:
+        """Note a 429; of those that arrive together, only the first one lengthens the streak."""
+        if now >= self._opens_at:
+            self._streak += 1
+        pause = backoff(self._streak, luck) if retry_after is None else retry_after
+        self._opens_at = max(self._opens_at, now + pause)
+
+    def accepted(self) -> None:
+        """Note that the service takes requests again."""
+        self._streak = 0

@@ -1,0 +1,185 @@
+"""A dedicated thread with an event loop: the bridge from any thread to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import logging
+import threading
+import time
+import warnings
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from o3pro_bg.errors import HandlerClosed, WrongThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+log = logging.getLogger("o3pro_bg")
+
+T = TypeVar("T")
+
+_EXIT_GRACE: Final = 1.5  # seconds for the farewells of all handlers when the interpreter exits
+_CALLBACK_GRACE: Final = 1.0  # seconds after it for callbacks that have begun
+_JOIN_GRACE: Final = 3.0  # seconds beside the farewell for the thread to end
+
+
+class LoopThread:
+    """
+    An event loop on a daemon thread, started by the first coroutine that is handed over.
+
+    It ends by `stop`, when nobody holds it any more, or when the interpreter exits; in each case the farewell
+    runs on the loop first.
+
+    Args:
+        farewell: Runs on the loop before it ends; takes the seconds that it may last.
+    """
+
+    def __init__(self, farewell: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        self._farewell = farewell
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+        self._stopped = False
+        self._has_warned = False
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a coroutine would be taken: not stopped, and the thread neither dead nor lost in a fork."""
+        return not self._stopped and (self._server is None or self._server.thread.is_alive())
+
+    def submit(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> concurrent.futures.Future[T]:
+        """
+        Start a coroutine on the loop, with the caller's context variables, and answer its future.
+
+        Raises:
+            HandlerClosed: The loop has ended.
+        """
+        with self._lock:
+            if not self.is_open:
+                raise _closed()
+            if self._server is None:
+                self._server = _Server(self._farewell)
+                # Whoever drops the last reference must not wait: the bell is rung, and the thread ends by itself.
+                weakref.finalize(self, self._server.ring, _EXIT_GRACE).atexit = False
+            return self._server.submit(function(*args))
+
+    def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """
+        Run a coroutine on the loop, and wait for what it answers or raises.
+
+        Raises:
+            HandlerClosed: The loop has ended, or ends meanwhile.
+            WrongThread: Called on the loop's own thread, which would wait for itself.
+        """
+        if self._server is not None and threading.current_thread() is self._server.thread:
+            raise WrongThread(
+                "a call that waits was made on the handler's own thread, which would wait for itself: "
+                "call it from another thread, or use check_status and get_result, which do not wait"
+            )
+        self._warn_in_a_loop()
+        future = self.submit(function, *args)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise _closed() from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self, grace: float) -> None:
+        """End the loop after its farewell, which may last so many seconds; returns within a little more."""
+        with self._lock:
+            self._stopped = True
+        if self._server is not None:
+            self._server.ring(grace)
+            self._server.join(grace + _JOIN_GRACE)
+
+    def _warn_in_a_loop(self) -> None:
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            if not self._has_warned:
+                self._has_warned = True
+                warnings.warn(
+                    "a waiting call of BackgroundHandler blocks the event loop it is made in: "
+                    "use AsyncBackgroundHandler there",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+
+
+class _Server:
+    """What the thread runs. It knows nothing of its portal, so that a portal nobody holds can go."""
+
+    def __init__(self, farewell: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        self._farewell = farewell
+        self._loop = asyncio.new_event_loop()
+        self._bell: asyncio.Future[float] = self._loop.create_future()
+        self._futures: set[concurrent.futures.Future[Any]] = set()
+        self._lock = threading.Lock()
+        self._over = False
+        self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
+        self.thread.start()
+        _SERVERS.add(self)
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        with self._lock:
+            if self._over:
+                coroutine.close()
+                raise _closed()
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+        return future
+
+    def ring(self, grace: float) -> None:
+        """Have the farewell said; does not wait."""
+        with suppress(RuntimeError):  # the loop has ended already
+            self._loop.call_soon_threadsafe(self._hear, grace)
+
+    def join(self, seconds: float) -> None:
+        if self.thread is not threading.current_thread():
+            self.thread.join(seconds)
+
+    def _hear(self, grace: float) -> None:
+        if not self._bell.done():
+            self._bell.set_result(grace)
+
+    def _serve(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._until_rung())
+        except BaseException as exc:
+            log.error("the loop of a handler ended by %s", type(exc).__name__)
+        finally:
+            _SERVERS.discard(self)
+            with self._lock:
+                self._over = True
+            for future in list(self._futures):
+                with suppress(concurrent.futures.InvalidStateError):
+                    future.set_exception(_closed())
+
+    async def _until_rung(self) -> None:
+        await self._farewell(await self._bell)
+        if callbacks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(callbacks, timeout=_CALLBACK_GRACE)
+
+
+def _closed() -> HandlerClosed:
+    return HandlerClosed("the handler is closed, or its process was forked: make a new one")
+
+
+_SERVERS: Final[set[_Server]] = set()
+
+
+@atexit.register
+def _say_farewell() -> None:
+    """End all loops as the interpreter exits: together, and in bounded time."""
+    servers = list(_SERVERS)
+    deadline = time.monotonic() + _EXIT_GRACE
+    for server in servers:
+        server.ring(_EXIT_GRACE)
+    for server in servers:
+        server.join(max(deadline - time.monotonic(), 0.0))

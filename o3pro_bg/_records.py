@@ -1,0 +1,145 @@
+"""
+What is known of a job: the request, the facts that answers bring, and the record that holds both.
+
+All of it is frozen. A `JobRecord` is the only truth about a job; it changes by being replaced with the record
+that `apply` answers, so whoever holds one holds a consistent snapshot.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from o3pro_bg._states import JobStatus, step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from o3pro_bg._states import Event
+
+log = logging.getLogger("o3pro_bg")
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """
+    What the user asked for.
+
+    Attributes:
+        question: The prompt. It is kept out of every repr.
+        effort: The reasoning effort, a word of the configuration.
+        deployment: The deployment that answers.
+        options: More arguments of the Responses API, as JSON values.
+        timeout: Seconds from submission after which the job is cancelled and fails, or None.
+    """
+
+    question: str = field(repr=False)
+    effort: str
+    deployment: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that the service billed; reasoning tokens are part of the output, cached ones of the input."""
+
+    input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """
+    Why a job failed.
+
+    Attributes:
+        code: The cause in one word: the service's own error code, or one that has a sentence in `_sentences`.
+        detail: What the service said beside it.
+    """
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """
+    What one answer of the service says about a job; None where it says nothing.
+
+    Attributes:
+        event: What happened; None moves nothing (an unknown word, or a fact that is not a move).
+        poll_after: Seconds until the service wants to be asked again.
+    """
+
+    event: Event | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    answer: str | None = field(default=None, repr=False)
+    failure: Failure | None = None
+    usage: Usage | None = None
+    poll_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """
+    A frozen snapshot of a job.
+
+    Attributes:
+        created_at: Unix time of the submission, in seconds.
+        started: The same moment on the monotonic clock, in seconds.
+        ended: The terminal moment on the monotonic clock, or None.
+        cancel_requested_at: Unix time of the first wish to cancel, or None.
+        waiting: Why the job makes no progress right now, in one word, or an empty string.
+    """
+
+    job_id: str
+    request: JobRequest
+    created_at: float
+    started: float
+    status: JobStatus = JobStatus.STARTED
+    ended: float | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    cancel_requested_at: float | None = None
+    answer: str | None = field(default=None, repr=False)
+    failure: Failure | None = None
+    usage: Usage | None = None
+    waiting: str = ""
+
+    def elapsed(self, now: float) -> float:
+        """Answer the seconds from submission to the terminal moment, or to `now` on the monotonic clock."""
+        return max(0.0, (now if self.ended is None else self.ended) - self.started)
+
+    def apply(self, news: News, at: float) -> JobRecord:
+        """
+        Answer the record after these news, which is this very record where they change nothing.
+
+        A terminal status stays, whatever comes later; ids and usage that were unknown are still booked.
+        """
+        facts: dict[str, Any] = {
+            name: value
+            for name in ("response_id", "request_id", "usage")
+            if (value := getattr(news, name)) is not None and getattr(self, name) is None
+        }
+        if self.status.is_terminal:
+            log.debug("job %s is %s: late news (%s) do not move it", self.job_id, self.status, news.event)
+        elif news.event is not None:
+            facts |= self._move(news, step(self.status, news.event), at)
+        return replace(self, **facts) if facts else self
+
+    def _move(self, news: News, status: JobStatus, at: float) -> dict[str, Any]:
+        if status.is_terminal:
+            return {
+                "status": status,
+                "ended": at,
+                "answer": news.answer,
+                "failure": news.failure,
+                "waiting": "",
+            }
+        changed = {"status": status, "waiting": ""}
+        return changed if (self.status, self.waiting) != (status, "") else {}

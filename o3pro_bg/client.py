@@ -1,0 +1,143 @@
+"""The client: credentials, and one `AsyncAzureOpenAI` for each event loop that asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from anyio import to_thread
+
+from o3pro_bg._records import Failure
+from o3pro_bg._remote import RemoteTrouble, ResponsesRemote, Trouble
+from o3pro_bg.config import O3ProConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx2
+    from openai import AsyncAzureOpenAI
+
+log = logging.getLogger("o3pro_bg")
+
+_KEEP_ALIVE: Final = 75.0  # longer than the longest pause between looks, so that a look needs no handshake
+
+
+class O3ProClient:
+    """
+    A deployment, and the right to use it.
+
+    Making one touches no network and never fails: a client whose configuration has problems says so by
+    `is_ready()`, and a handler given one answers with the list of them.
+
+    Args:
+        config: The configuration; left out, it is read from the environment.
+        http_client: Makes the `httpx2.AsyncClient` of each event loop, for proxies, TLS settings or mocks;
+            left out, the SDK's own defaults apply.
+    """
+
+    def __init__(
+        self,
+        config: O3ProConfig | None = None,
+        *,
+        http_client: Callable[[], httpx2.AsyncClient] | None = None,
+    ) -> None:
+        self.config = O3ProConfig() if config is None else config
+        self._http_client = http_client
+        self._problems = self.config.validate()
+
+    def __repr__(self) -> str:
+        where = self.config.service_url if self.is_ready() else "not ready"
+        return f"<O3ProClient {self.config.deployment} at {where}, auth {self.auth_method}>"
+
+    @property
+    def auth_method(self) -> str:
+        """Tell how requests are authenticated: `"key"`, `"bearer"` or `"entra"`."""
+        return self.config.auth_method
+
+    def is_ready(self) -> bool:
+        """Tell whether the configuration makes a working client; `config.validate()` lists what is missing."""
+        return not self._problems
+
+    async def connect(self) -> ResponsesRemote:
+        """
+        Answer a remote of its own for the running event loop; whoever asked closes it on that loop.
+
+        The SDK takes about a second to import, and its TLS context blocks: both happen in a worker thread.
+        """
+        return ResponsesRemote(await to_thread.run_sync(self._make_sdk), self.config)
+
+    def _make_sdk(self) -> AsyncAzureOpenAI:
+        import httpx2
+        from openai import AsyncAzureOpenAI, DefaultAsyncHttpxClient
+
+        config = self.config
+        limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=_KEEP_ALIVE)
+        make_http = self._http_client or (lambda: DefaultAsyncHttpxClient(limits=limits))
+        auth: dict[str, Any] = {"api_key": config.api_key}
+        if config.auth_method == "bearer":
+            auth = {"azure_ad_token": config.api_key}
+        elif config.auth_method == "entra":
+            auth = {"azure_ad_token_provider": EntraToken(config.credential, config.scope)}
+        return AsyncAzureOpenAI(
+            base_url=config.service_url,
+            # The SDK insists on a version; where the configuration has none, each request leaves it out.
+            api_version=config.api_version or "",
+            max_retries=0,
+            http_client=make_http(),
+            **auth,
+        )
+
+
+class EntraToken:
+    """
+    Entra ID tokens for the SDK, which asks at every request: cached, refreshed by one, off the loop.
+
+    The synchronous credentials of `azure.identity` are used, in a worker thread, because its asynchronous
+    ones need another HTTP library; a token is renewed five minutes before it expires, and one that still
+    holds outlives a renewal that fails.
+    """
+
+    _EARLY: Final = 300.0
+
+    def __init__(self, credential: Any, scope: str) -> None:
+        self._credential = credential
+        self._scope = scope
+        self._token = ""
+        self._expires_at = 0.0
+        self._renewing = asyncio.Lock()
+
+    async def __call__(self) -> str:
+        """
+        Answer a token that holds for a while.
+
+        Raises:
+            RemoteTrouble: Entra ID gave none; nothing was sent to the service.
+        """
+        if self._is_due():
+            async with self._renewing:
+                if self._is_due():
+                    await self._renew()
+        return self._token
+
+    def _is_due(self) -> bool:
+        return time.time() > self._expires_at - self._EARLY
+
+    async def _renew(self) -> None:
+        try:
+            token = await to_thread.run_sync(self._ask, abandon_on_cancel=True)
+        except Exception as exc:
+            if time.time() < self._expires_at:
+                log.warning("a new Entra ID token could not be had (%s); the old one still holds", type(exc).__name__)
+                return
+            said = str(exc).partition("\n")[0][:300]
+            raise RemoteTrouble(Trouble.DENIED, Failure("credential", f"{type(exc).__name__}: {said}")) from None
+        self._token, self._expires_at = token.token, float(token.expires_on)
+
+    def _ask(self) -> Any:
+        if self._credential is None:
+            from azure.identity import DefaultAzureCredential
+
+            self._credential = DefaultAzureCredential()
+        return self._credential.get_token(self._scope)

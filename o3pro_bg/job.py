@@ -1,0 +1,229 @@
+"""The typed handles of one job: names that users of Azure's pollers and of futures know."""
+
+from __future__ import annotations
+
+import html
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from anyio import to_thread
+
+from o3pro_bg._engine import CancelVerdict
+from o3pro_bg._sentences import explain
+from o3pro_bg._states import JobStatus
+from o3pro_bg._tokens import to_token
+from o3pro_bg.errors import (
+    DeadlineExceeded,
+    HandlerClosed,
+    JobCancelled,
+    JobFailed,
+    JobLost,
+    SubmissionUncertain,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from o3pro_bg._engine import Engine
+    from o3pro_bg._portal import LoopThread
+    from o3pro_bg._records import JobRecord, Usage
+
+log = logging.getLogger("o3pro_bg")
+
+HandleT = TypeVar("HandleT", bound="_Handle")
+
+_FAILURES = {"submission_uncertain": SubmissionUncertain, "lost": JobLost, "deadline": DeadlineExceeded}
+
+
+def answer_of(record: JobRecord) -> str:
+    """
+    Answer the text of a completed job.
+
+    Raises:
+        JobCancelled: It was cancelled.
+        JobFailed: It failed; the subclass and its `code` tell how.
+        HandlerClosed: It has not ended, because the handler was closed.
+    """
+    if record.status is JobStatus.COMPLETED:
+        return record.answer or ""
+    ids = {"job_id": record.job_id, "response_id": record.response_id, "request_id": record.request_id}
+    if not record.status.is_terminal:
+        raise HandlerClosed(f"the handler was closed before job {record.job_id} ended", **ids)
+    if record.failure is None:
+        raise JobCancelled(f"job {record.job_id} was cancelled", **ids)
+    code, detail = record.failure.code, record.failure.detail
+    kind = _FAILURES.get(code, JobFailed)
+    message = f"job {record.job_id} failed: {explain('en', code, detail)}"
+    raise kind(message, code=code, detail=detail, partial=record.answer or None, **ids)
+
+
+def guarded(callback: Callable[[HandleT], object], job: HandleT) -> None:
+    """Call back; whatever that raises is the user's, is logged with its traceback, and harms nobody else."""
+    try:
+        callback(job)
+    except BaseException:
+        log.exception("a callback of job %s failed", job.id)
+
+
+async def in_worker(callback: Callable[[HandleT], object], job: HandleT) -> None:
+    """Call back in a worker thread, where it may take its time."""
+    await to_thread.run_sync(guarded, callback, job)
+
+
+class _Handle:
+    """What both handles tell from a snapshot: never a request, never a wait."""
+
+    def __init__(self, job_id: str, engine: Engine) -> None:
+        self.id = job_id
+        self._engine = engine
+
+    def status(self) -> str:
+        """Answer the job's status, one of the specification's five words; raises `JobNotFound` once removed."""
+        return self._record.status.value
+
+    def done(self) -> bool:
+        """Tell whether the job has ended, in whatever way; raises `JobNotFound` once removed."""
+        return self._record.status.is_terminal
+
+    def continuation_token(self) -> str:
+        """
+        Answer a text with which `attach` takes the job up in another handler, process or machine.
+
+        It holds ids, the effort and the deployment; no secret, and neither the question nor the answer.
+
+        Raises:
+            JobNotFinished: The service has not accepted the job yet.
+            JobNotFound: It was removed.
+        """
+        return to_token(self._record)
+
+    @property
+    def question(self) -> str:
+        """The question, as it was asked."""
+        return self._record.request.question
+
+    @property
+    def effort(self) -> str:
+        """The reasoning effort."""
+        return self._record.request.effort
+
+    @property
+    def elapsed_time(self) -> float:
+        """Seconds since the submission; they stop when the job ends."""
+        return self._record.elapsed(self._engine.ledger.clock())
+
+    @property
+    def response_id(self) -> str | None:
+        """The service's id of the response, or None until it is accepted."""
+        return self._record.response_id
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that the service billed, or None until it says."""
+        return self._record.usage
+
+    @property
+    def waiting(self) -> str:
+        """Why the job makes no progress: `"rate_limit"`, `"connection"`, `"denied"`, `"concurrency"` or `""`."""
+        return self._record.waiting
+
+    @property
+    def _record(self) -> JobRecord:
+        return self._engine.ledger.record(self.id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._telling()}>"
+
+    def _repr_html_(self) -> str:
+        return f"<code>{html.escape(repr(self))}</code>"
+
+    def _telling(self) -> str:
+        record = self._engine.ledger.find(self.id)
+        if record is None:
+            return f"{self.id} removed"
+        parts = [self.id, record.status.value, f"effort={record.request.effort}", f"{self.elapsed_time:.1f}s"]
+        if record.waiting:
+            parts.append(f"waiting={record.waiting}")
+        if record.response_id is not None:
+            parts.append(record.response_id)
+        return " ".join(parts)
+
+
+class Job(_Handle):
+    """A job of a `BackgroundHandler`; any thread may use it."""
+
+    def __init__(self, job_id: str, engine: Engine, portal: LoopThread) -> None:
+        super().__init__(job_id, engine)
+        self._portal = portal
+
+    def wait(self, timeout: float | None = None) -> None:
+        """
+        Wait until the job has ended, in whatever way.
+
+        Raises:
+            TimeoutError: It has not ended within so many seconds; it goes on.
+            HandlerClosed: The handler was closed before it ended.
+            JobNotFound: It was removed.
+        """
+        self._ended(timeout)
+
+    def result(self, timeout: float | None = None) -> str:
+        """
+        Wait for the job's answer.
+
+        Raises:
+            TimeoutError: It has not ended within so many seconds; it goes on.
+            JobFailed: It failed; `SubmissionUncertain`, `JobLost` and `DeadlineExceeded` are kinds of it.
+            JobCancelled: It was cancelled.
+            HandlerClosed: The handler was closed before it ended.
+            JobNotFound: It was removed.
+        """
+        return answer_of(self._ended(timeout))
+
+    def cancel(self) -> bool:
+        """Cancel the job for real; tell whether it is cancelled now. Waits for the service, up to 15 seconds."""
+        return not self.done() and self._portal.call(self._engine.cancel, self.id) is CancelVerdict.CONFIRMED
+
+    def add_done_callback(self, callback: Callable[[Job], object]) -> None:
+        """
+        Call back with this handle once the job has ended, in a worker thread; if it has, at once, in this one.
+
+        What the callback raises is logged; it may take its time, and may make waiting calls.
+        """
+        if self.done():
+            guarded(callback, self)
+        else:
+            self._portal.submit(self._call_back, callback)
+
+    async def _call_back(self, callback: Callable[[Job], object]) -> None:
+        await self._engine.ledger.wait(self.id)
+        await in_worker(callback, self)
+
+    def _ended(self, timeout: float | None) -> JobRecord:
+        record = self._record
+        return record if record.status.is_terminal else self._portal.call(self._engine.ledger.wait, self.id, timeout)
+
+
+class AsyncJob(_Handle):
+    """A job of an `AsyncBackgroundHandler`; awaiting it answers its result."""
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return self.result().__await__()
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait until the job has ended, in whatever way; raises as `Job.wait` does."""
+        await self._engine.ledger.wait(self.id, timeout)
+
+    async def result(self, timeout: float | None = None) -> str:
+        """Wait for the job's answer; raises as `Job.result` does. Cancelling the waiter leaves the job alone."""
+        return answer_of(await self._engine.ledger.wait(self.id, timeout))
+
+    async def cancel(self) -> bool:
+        """Cancel the job for real; tell whether it is cancelled now. Waits for the service, up to 15 seconds."""
+        return await self._engine.cancel(self.id) is CancelVerdict.CONFIRMED
+
+    def add_done_callback(self, callback: Callable[[AsyncJob], object]) -> None:
+        """Call back with this handle on the loop once the job has ended; what it raises is logged."""
+        self._engine.ledger.when_ended(
+            self.id, lambda record: guarded(callback, self) if record.status.is_terminal else None
+        )
