@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from o3pro_bg._records import JobRequest
@@ -66,7 +66,7 @@ def admit(
 
 def is_positive(figure: object) -> bool:
     """Tell whether this is a finite number above 0."""
-    return isinstance(figure, int | float) and figure is not True and math.isfinite(figure) and figure > 0
+    return isinstance(figure, int | float) and figure is not True and 0 < figure <= sys.float_info.max
 
 
 def _is_encodable(text: str) -> bool:

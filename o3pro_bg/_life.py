@@ -203,9 +203,7 @@ class Life:
 
     def _may_send_again(self, trouble: RemoteTrouble) -> bool:
         now = self._ledger.clock()
-        if trouble.kind is not Trouble.UNSENT:
-            self._unreachable_since = None
-        elif self._unreachable_since is None:
+        if self._unreachable_since is None or trouble.kind is not Trouble.UNSENT:
             self._unreachable_since = now
         if self._cancel_wanted:
             return False
@@ -213,7 +211,7 @@ class Life:
             case Trouble.THROTTLED:
                 return True
             case Trouble.UNSENT:
-                return now - (self._unreachable_since or now) < _CONNECT_PATIENCE
+                return now - self._unreachable_since < _CONNECT_PATIENCE
             case Trouble.UNCLEAR:
                 self._resubmissions += 1
                 return self._shared.resubmit_uncertain and self._resubmissions <= _RESUBMISSIONS

@@ -71,7 +71,7 @@ class RateBudget:
     When the next create of a deployment may go.
 
     A 429 closes the gate for all jobs for as long as the service asked, or for a growing time where it did
-    not say; the first create that is accepted afterwards forgets the streak.
+    not say (or said 0); the first create that is accepted afterwards forgets the streak.
     """
 
     def __init__(self) -> None:
@@ -90,8 +90,7 @@ class RateBudget:
         """Note a 429; of those that arrive together, only the first one lengthens the streak."""
         if now >= self._opens_at:
             self._streak += 1
-        pause = backoff(self._streak, luck) if retry_after is None else retry_after
-        self._opens_at = max(self._opens_at, now + pause)
+        self._opens_at = max(self._opens_at, now + (retry_after or backoff(self._streak, luck)))
 
     def accepted(self) -> None:
         """Note that the service takes requests again."""

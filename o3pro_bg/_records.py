@@ -119,13 +119,15 @@ class JobRecord:
         """
         Answer the record after these news, which is this very record where they change nothing.
 
-        A terminal status stays, whatever comes later; ids and usage that were unknown are still booked.
+        A terminal status stays, whatever comes later; ids that were unknown, and the newest usage, are still booked.
         """
         facts: dict[str, Any] = {
             name: value
-            for name in ("response_id", "request_id", "usage")
+            for name in ("response_id", "request_id")
             if (value := getattr(news, name)) is not None and getattr(self, name) is None
         }
+        if news.usage not in (None, self.usage):  # an early answer may count zeros
+            facts["usage"] = news.usage
         if self.status.is_terminal:
             log.debug("job %s is %s: late news (%s) do not move it", self.job_id, self.status, news.event)
         elif news.event is not None:

@@ -117,12 +117,12 @@ class ResponsesRemote:
 
     async def look(self, response_id: str) -> News:
         """Ask how far the response is."""
-        path = f"responses/{quote(response_id, safe='')}"
+        path = f"responses/{quote(response_id, safe='', errors='replace')}"
         return self._read(await self._exchange("get", path, self._config.look_timeout), asked=response_id)
 
     async def cancel(self, response_id: str) -> None:
         """Ask the service to stop; only a look tells whether it did."""
-        path = f"responses/{quote(response_id, safe='')}/cancel"
+        path = f"responses/{quote(response_id, safe='', errors='replace')}/cancel"
         await self._exchange("post", path, self._config.look_timeout)
 
     async def aclose(self) -> None:
@@ -160,8 +160,9 @@ class ResponsesRemote:
                 return await self._sdk.get(path, cast_to=httpx2.Response, options=options)
             return await self._sdk.post(path, cast_to=httpx2.Response, body=body, options=options)
         except Exception as exc:
-            # `from None`: the SDK's exceptions hold the request, and with it the key and the prompt.
-            raise _trouble_from(exc) from None
+            trouble = _trouble_from(exc)
+        # Out here it has no context: the SDK's exceptions hold the request, and with it the key and the prompt.
+        raise trouble
 
     def _read(self, response: httpx2.Response, *, asked: str | None) -> News:
         data = _json_of(response)
@@ -177,7 +178,7 @@ class ResponsesRemote:
             answer=_text_of(data),
             failure=_failure_of(data),
             usage=_usage_of(data),
-            poll_after=_seconds(response, ("openai-poll-after-ms", 0.001)) or _retry_after(response),
+            poll_after=_seconds(response, ("openai-poll-after-ms", 0.001)) or _retry_after(response) or None,
         )
 
     def _event(self, word: object) -> Event | None:
@@ -275,7 +276,7 @@ def _error_of(data: Mapping[str, Any]) -> tuple[str, str]:
     code, message = body.get("code"), body.get("message")
     fired = _fired_filters(body.get("innererror"))
     detail = message if isinstance(message, str) else ""
-    return (code if isinstance(code, str) else ""), f"{detail[:500]}{fired}"
+    return (code[:60] if isinstance(code, str) else ""), f"{detail[:500]}{fired}"
 
 
 def _fired_filters(innererror: object) -> str:

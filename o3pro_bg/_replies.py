@@ -100,7 +100,7 @@ def result(record: JobRecord, now: float, language: Language) -> ResultReply:
         "question": record.request.question,
         "effort": record.request.effort,
     }
-    if reply["success"] or record.answer:
+    if reply["success"] or (record.status is JobStatus.FAILED and record.answer):
         reply["response"] = record.answer or ""
     if (error := error_of(record, language)) is not None:
         reply["error"] = error

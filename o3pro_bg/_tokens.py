@@ -59,7 +59,7 @@ def from_token(token: str) -> dict[str, Any]:
         facts = json.loads(base64.b64decode(token.removeprefix(_PREFIX), altchars=b"-_", validate=True))
         whole = {*facts} == {*_TEXTS, "created_at"} and all(isinstance(facts[name], str) for name in _TEXTS)
         whole = whole and math.isfinite(facts["created_at"])
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         whole = False
     if not whole:
         raise InvalidRequest("this continuation token is damaged")

@@ -96,16 +96,17 @@ class EntraToken:
 
     The synchronous credentials of `azure.identity` are used, in a worker thread, because its asynchronous
     ones need another HTTP library; a token is renewed five minutes before it expires, and one that still
-    holds outlives a renewal that fails.
+    holds outlives a renewal that fails, which is tried again half a minute later.
     """
 
     _EARLY: Final = 300.0
+    _PAUSE: Final = 30.0
 
     def __init__(self, credential: Any, scope: str) -> None:
         self._credential = credential
         self._scope = scope
         self._token = ""
-        self._expires_at = 0.0
+        self._expires_at = self._asked_at = 0.0
         self._renewing = asyncio.Lock()
 
     async def __call__(self) -> str:
@@ -122,22 +123,26 @@ class EntraToken:
         return self._token
 
     def _is_due(self) -> bool:
-        return time.time() > self._expires_at - self._EARLY
+        now = time.time()
+        return now >= self._expires_at or now > max(self._expires_at - self._EARLY, self._asked_at + self._PAUSE)
 
     async def _renew(self) -> None:
+        self._asked_at = time.time()
         try:
-            token = await to_thread.run_sync(self._ask, abandon_on_cancel=True)
+            self._token, self._expires_at = await to_thread.run_sync(self._ask, abandon_on_cancel=True)
+            return
         except Exception as exc:
             if time.time() < self._expires_at:
                 log.warning("a new Entra ID token could not be had (%s); the old one still holds", type(exc).__name__)
                 return
             said = str(exc).partition("\n")[0][:300]
-            raise RemoteTrouble(Trouble.DENIED, Failure("credential", f"{type(exc).__name__}: {said}")) from None
-        self._token, self._expires_at = token.token, float(token.expires_on)
+            trouble = RemoteTrouble(Trouble.DENIED, Failure("credential", f"{type(exc).__name__}: {said}"))
+        raise trouble  # out here it has no context, which might hold the credential's own request
 
-    def _ask(self) -> Any:
+    def _ask(self) -> tuple[str, float]:
         if self._credential is None:
             from azure.identity import DefaultAzureCredential
 
             self._credential = DefaultAzureCredential()
-        return self._credential.get_token(self._scope)
+        token = self._credential.get_token(self._scope)
+        return token.token, float(token.expires_on)

@@ -131,7 +131,7 @@ def _is_safe(url: str) -> bool:
         host, _port = parts.hostname, parts.port
     except ValueError:
         return False
-    if not host or parts.username or any(char.isspace() for char in url):
+    if not host or "@" in parts.netloc or {*" ?#"} & {*url} or not url.isprintable():
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
 
