@@ -38,6 +38,7 @@ NOT_FOUND = {"success": False, "error": "ジョブが見つかりません: nope
 
 @pytest.fixture(params=["sync", "async"])
 def face(request: pytest.FixtureRequest) -> str:
+    """The face under test."""
     return str(request.param)
 
 
@@ -456,7 +457,7 @@ def test_timeout_cancels_at_the_service_and_fails(open_face: Open, per: str) -> 
     """A job's time-out, its own or the handler's, fails it and cancels it at the service."""
     client = fake(seconds=FOREVER)
     driver = open_face(client, **({"timeout": 0.05} if per == "handler" else {}))
-    job_id = driver.start(**({"timeout": 0.05} if per == "job" else {}))
+    job_id = driver.start(timeout=0.05 if per == "job" else None)
     reply = driver.do("wait", job_id)
     assert (reply["success"], reply["status"]) == (False, "failed")
     assert reply["error"] == "API Error: 制限時間 (timeout) を過ぎたため、サービスでキャンセルしました"
@@ -586,22 +587,24 @@ def test_cancel_of_a_handle_tells_whether_it_did(open_face: Open) -> None:
 def test_done_callbacks_get_the_handle(open_face: Open) -> None:
     """Callbacks of a handle and of the handler are called with the handle, once, also after the end."""
     called: list[tuple[str, Any]] = []
-    handlers_call, late_call = threading.Event(), threading.Event()
+    events = {who: threading.Event() for who in ("handler", "job", "late")}
 
-    def on_done(job: Any) -> None:
-        called.append(("handler", job.id))
-        handlers_call.set()
+    def note(who: str) -> Callable[[Any], None]:
+        def noted(job: Any) -> None:
+            called.append((who, job.id))
+            events[who].set()
 
-    driver = open_face(on_done=on_done)
+        return noted
+
+    driver = open_face(on_done=note("handler"))
     job = driver.do("submit", "q")
-    own_call = threading.Event()
-    driver.do("add_done_callback", lambda job: (called.append(("job", job.id)), own_call.set()), of=job)
+    driver.do("add_done_callback", note("job"), of=job)
     driver.do("wait", of=job)
-    assert handlers_call.wait(5)
-    assert own_call.wait(5)
-    driver.do("add_done_callback", lambda job: (called.append(("late", job.status())), late_call.set()), of=job)
-    assert late_call.wait(5)
-    assert sorted(called) == [("handler", job.id), ("job", job.id), ("late", "completed")]
+    assert events["handler"].wait(5)
+    assert events["job"].wait(5)
+    driver.do("add_done_callback", note("late"), of=job)
+    assert events["late"].wait(5)
+    assert sorted(called) == [("handler", job.id), ("job", job.id), ("late", job.id)]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mine"), SystemExit(3), KeyboardInterrupt()])

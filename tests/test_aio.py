@@ -1,0 +1,169 @@
+"""What the asynchronous face promises beside the common suite: the caller's own loop, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, JobCancelled, WrongThread
+from o3pro_bg.testing import FakeClient, FakeRemote, run_virtual
+
+from .faces import FOREVER, QUICK, fake
+
+if TYPE_CHECKING:
+    from o3pro_bg import AsyncJob
+
+
+async def test_it_starts_no_thread() -> None:
+    """A job's whole life happens on the caller's loop: no thread is started."""
+    before = set(threading.enumerate())
+    async with AsyncBackgroundHandler(fake(), pace=QUICK) as handler:
+        assert await (await handler.submit("q"))
+        assert set(threading.enumerate()) == before
+
+
+async def test_start_answers_before_any_traffic() -> None:
+    """`start_background_task` answers before the first request is made."""
+    client = fake()
+    async with AsyncBackgroundHandler(client, pace=QUICK) as handler:
+        assert (await handler.start_background_task("q"))["success"]
+        assert client.remote.counts.total() == 0
+
+
+async def test_awaiting_a_job_answers_its_result() -> None:
+    """A handle can be awaited, by several tasks and more than once."""
+    async with AsyncBackgroundHandler(fake(), pace=QUICK) as handler:
+        job = await handler.submit("q")
+        first, second = await asyncio.gather(job, job)
+        assert first == second == await job
+
+
+@pytest.mark.parametrize("how", ["wait_for", "task.cancel", "TaskGroup", "anyio scope"])
+async def test_a_cancelled_waiter_leaves_the_job_alone(how: str) -> None:
+    """Cancelling whoever awaits a job, in whatever way, neither cancels the job nor loses its answer."""
+    client = fake(seconds=FOREVER)
+    async with AsyncBackgroundHandler(client, pace=QUICK) as handler:
+        job = await handler.submit("q")
+        if how == "wait_for":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(job.result(), 0.02)
+        elif how == "task.cancel":
+            task = asyncio.ensure_future(handler.wait(job.id))
+            asyncio.get_running_loop().call_later(0.01, task.cancel)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        elif how == "TaskGroup":
+            with pytest.raises(ExceptionGroup):
+                await _wait_beside_a_failure(job)
+        else:
+            with anyio.move_on_after(0.02) as scope:
+                await job
+            assert scope.cancelled_caught
+        assert not job.done()
+        client.remote.seconds = 0.0
+        assert (await job).startswith("fake answer")
+    assert client.remote.counts["cancel"] == 0
+
+
+async def _wait_beside_a_failure(job: AsyncJob) -> None:
+    async def fail() -> None:
+        raise ValueError("another task")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(job.wait())
+        group.create_task(fail())
+
+
+def test_another_loop_is_refused() -> None:
+    """A handler used on a second loop raises WrongThread with the name of what to use; reading goes on."""
+    handler = AsyncBackgroundHandler(fake(), pace=QUICK)
+
+    async def use() -> str:
+        reply = await handler.start_background_task("q")
+        await handler.wait(reply["job_id"])
+        return reply["job_id"]
+
+    job_id = asyncio.run(use())
+    with pytest.raises(WrongThread, match="BackgroundHandler, which any thread"):
+        asyncio.run(use())
+    assert asyncio.run(handler.get_result(job_id))["success"]
+
+
+def test_a_loop_that_ends_without_aclose_cancels() -> None:
+    """When the loop ends and nobody closed the handler, its jobs are cancelled at the service."""
+    client = fake(seconds=FOREVER)
+    handler = AsyncBackgroundHandler(client, pace=QUICK)
+
+    async def forgetful() -> str:
+        job = await handler.submit("q")
+        while job.response_id is None:
+            await asyncio.sleep(0.005)
+        return job.id
+
+    job_id = asyncio.run(forgetful())
+    assert client.remote.counts["cancel"] == 1
+    assert handler.jobs[job_id]["status"] == "cancelled"
+
+
+def test_a_loop_that_ends_detaches_where_asked() -> None:
+    """The same with `on_close="detach"` leaves the service to work on."""
+    client = fake(seconds=FOREVER)
+    handler = AsyncBackgroundHandler(client, pace=QUICK, on_close="detach")
+
+    async def forgetful() -> None:
+        job = await handler.submit("q")
+        while job.response_id is None:
+            await asyncio.sleep(0.005)
+
+    asyncio.run(forgetful())
+    assert client.remote.counts["cancel"] == 0
+
+
+def test_asyncio_run_twice() -> None:
+    """A handler per `asyncio.run` over one client works each time."""
+    client = fake()
+
+    async def main() -> str:
+        async with AsyncBackgroundHandler(client, pace=QUICK) as handler:
+            return await (await handler.submit("q"))
+
+    assert asyncio.run(main()).startswith("fake")
+    assert asyncio.run(main()).startswith("fake")
+
+
+def test_hours_pass_in_virtual_time() -> None:
+    """A job of three hours is looked at by the pace alone, and its times are those of the loop."""
+
+    async def main() -> Any:
+        client = FakeClient(FakeRemote(seconds=3 * 3600))
+        async with AsyncBackgroundHandler(client) as handler:
+            reply = await handler.start_background_task("q", "high")
+            return await handler.wait(reply["job_id"]), client.remote.counts["look"]
+
+    result, looks = run_virtual(main)
+    assert 3 * 3600 <= result["total_time"] <= 3 * 3600 + 17
+    assert looks < 900
+
+
+async def test_cancel_of_an_awaited_job_raises_in_the_waiter() -> None:
+    """Whoever awaits a job that somebody cancels gets JobCancelled, which is no CancelledError."""
+    async with AsyncBackgroundHandler(fake(seconds=FOREVER), pace=QUICK) as handler:
+        job = await handler.submit("q")
+        waiter = asyncio.ensure_future(job.result())
+        assert await job.cancel() is True
+        with pytest.raises(JobCancelled):
+            await waiter
+
+
+async def test_a_sync_handler_may_be_used_beside_a_loop() -> None:
+    """The verbs of the synchronous face that do not wait are fine inside a running loop, without a warning."""
+    with BackgroundHandler(fake(), pace=QUICK) as handler:
+        job_id = handler.start_background_task("q")["job_id"]
+        while handler.check_status(job_id)["status"] != "completed":
+            await asyncio.sleep(0.005)
+        assert handler.get_result(job_id)["success"]
+        await asyncio.to_thread(handler.close)

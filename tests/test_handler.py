@@ -1,0 +1,267 @@
+"""What the synchronous face promises beside the common suite: threads, and never a wait where none is due."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, HandlerClosed, JobNotFound, WrongThread
+from o3pro_bg.testing import FakeClient, FakeRemote
+
+from .faces import FOREVER, QUICK, fake
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from o3pro_bg import Job
+    from o3pro_bg.emulator import Emulator
+
+
+def our_threads() -> int:
+    """Count the loop threads of this process's handlers."""
+    return sum(thread.name == "o3pro_bg" for thread in threading.enumerate())
+
+
+@pytest.fixture
+def handler() -> Iterator[BackgroundHandler]:
+    """A handler whose jobs never end."""
+    with BackgroundHandler(fake(seconds=FOREVER), pace=QUICK) as handler:
+        yield handler
+
+
+def block(handler: BackgroundHandler) -> threading.Event:
+    """Block the handler's loop until the answered event is set."""
+    blocked, release = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        blocked.set()
+        release.wait(10)
+
+    handler._portal.submit(hold)
+    assert blocked.wait(5)
+    return release
+
+
+def test_the_thread_starts_with_the_first_job() -> None:
+    """Making a handler, reading from it and closing it start no thread; the first job does, and close ends it."""
+    before = our_threads()
+    handler = BackgroundHandler(fake(), pace=QUICK)
+    handler.check_status("nope")
+    handler.cancel_job("nope")
+    handler.wait_all()
+    assert our_threads() == before
+    handler.start_background_task("q")
+    assert our_threads() == before + 1
+    handler.close()
+    assert our_threads() == before
+
+
+def test_start_returns_before_any_traffic() -> None:
+    """`start_background_task` answers while the way to the service is blocked, and the job is listed."""
+    gate = threading.Event()
+
+    class Blocked(FakeClient):
+        async def connect(self) -> FakeRemote:
+            gate.wait(10)
+            return await super().connect()
+
+    with BackgroundHandler(Blocked(FakeRemote(seconds=0.0)), pace=QUICK) as handler:
+        job_id = handler.start_background_task("q")["job_id"]
+        assert handler.check_status(job_id)["status"] == "started"
+        assert handler.client.remote.counts["create"] == 0  # type: ignore[attr-defined]
+        gate.set()
+        assert handler.wait(job_id)["success"]
+
+
+def test_verbs_that_do_not_wait_need_no_loop(handler: BackgroundHandler) -> None:
+    """Starting and reading answer while the handler's loop is blocked."""
+    job_id = handler.start_background_task("q")["job_id"]
+    release = block(handler)
+    try:
+        assert handler.check_status(job_id)["success"]
+        assert not handler.get_result(job_id)["success"]
+        assert handler.start_background_task("another")["success"]
+        assert len(handler.list_active_jobs()) == len(handler.jobs) == 2
+        assert not handler.remove_job(job_id)["success"]
+        assert not handler.job(job_id).done()
+    finally:
+        release.set()
+
+
+def test_reads_cause_no_request(handler: BackgroundHandler) -> None:
+    """However often it is asked, a status causes no request of its own."""
+    client: Any = handler.client
+    job_id = handler.start_background_task("q")["job_id"]
+    release = block(handler)
+    try:
+        before = client.remote.counts.total()
+        for _ in range(1000):
+            handler.check_status(job_id)
+            handler.get_result(job_id)
+            handler.list_active_jobs()
+        assert client.remote.counts.total() == before
+    finally:
+        release.set()
+
+
+def test_any_thread_may_call() -> None:
+    """Jobs started, read, waited for and removed from 20 threads at once all get their own answers."""
+    with BackgroundHandler(fake(), pace=QUICK) as handler:
+
+        def use(number: int) -> bool:
+            job_id = handler.start_background_task(f"question {number}")["job_id"]
+            result = handler.wait(job_id)
+            right = result["question"] == f"question {number}" and result["success"]
+            return bool(right and handler.remove_job(job_id)["success"])
+
+        with ThreadPoolExecutor(20) as pool:
+            assert all(pool.map(use, range(200)))
+        assert handler.list_active_jobs() == []
+
+
+def test_waiting_in_a_callback_works() -> None:
+    """A callback runs in a worker thread, so it may wait for another job."""
+    seen: list[str] = []
+    over = threading.Event()
+
+    with BackgroundHandler(fake(), pace=QUICK) as handler:
+
+        def then(job: Job) -> None:
+            seen.append(handler.submit("next").result(timeout=5))
+            over.set()
+
+        handler.submit("first").add_done_callback(then)
+        assert over.wait(5)
+    assert seen[0].startswith("fake answer")
+
+
+def test_waiting_on_the_loop_itself_is_refused(handler: BackgroundHandler) -> None:
+    """A waiting verb on the handler's own loop raises WrongThread instead of waiting for itself for ever."""
+    job = handler.submit("q")
+
+    async def mistake() -> None:
+        job.result()
+
+    with pytest.raises(WrongThread, match="check_status"):
+        handler._portal.submit(mistake).result(5)
+
+
+async def test_waiting_inside_another_loop_warns_once() -> None:
+    """Inside a running loop a waiting verb works, and warns once that it blocks that loop."""
+    with BackgroundHandler(fake(), pace=QUICK) as handler:
+        with pytest.warns(RuntimeWarning, match="AsyncBackgroundHandler") as caught:
+            assert handler.wait(handler.start_background_task("q")["job_id"])["success"]
+        assert caught[0].filename == __file__
+        assert handler.wait(handler.start_background_task("q")["job_id"])["success"]
+
+
+def test_wait_wakes_when_the_handler_is_closed(handler: BackgroundHandler) -> None:
+    """A thread that waits for a job is woken by `close`, with what became of the job."""
+    job_id = handler.start_background_task("q")["job_id"]
+    with ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(handler.wait, job_id)
+        handler.close()
+        assert waiter.result(5)["status"] == "cancelled"
+
+
+def test_cancel_of_a_job_of_a_closed_handler(handler: BackgroundHandler) -> None:
+    """Cancelling where the handler let the job go says that the handler is closed."""
+    detached = BackgroundHandler(fake(seconds=FOREVER), pace=QUICK, on_close="detach", language="en")
+    job = detached.submit("q")
+    while job.response_id is None:
+        time.sleep(0.005)  # the create travels on another thread
+    detached.close()
+    assert detached.cancel_job(job.id)["error"] == "The handler is closed; make a new one"
+    with pytest.raises(HandlerClosed):
+        job.cancel()
+
+
+def test_remove_while_waiting_to_cancel_is_not_found(handler: BackgroundHandler) -> None:
+    """A handle of a job that was removed raises JobNotFound from every call."""
+    job = handler.submit("q")
+    handler.cancel_job(job.id)
+    handler.remove_job(job.id)
+    for call in (job.status, job.result, job.wait, job.cancel, job.continuation_token):
+        with pytest.raises(JobNotFound):
+            call()
+
+
+def test_close_is_bounded_while_the_service_hangs() -> None:
+    """Closing returns in bounded time though the service answers nothing, and says what is not known."""
+    client = fake(seconds=FOREVER)
+    handler = BackgroundHandler(client, pace=QUICK, language="en")
+    job = handler.submit("q")
+    while job.response_id is None:
+        time.sleep(0.005)  # the create travels on another thread
+    client.remote.latency = FOREVER
+    closing = threading.Thread(target=handler.close, kwargs={"timeout": 0.2})
+    closing.start()
+    closing.join(8)
+    assert not closing.is_alive()
+    result = handler.get_result(job.id)
+    assert (result["status"], "before the service confirmed" in result["error"]) == ("failed", True)
+
+
+def test_both_faces_in_one_process() -> None:
+    """A synchronous handler serves a thread while an asynchronous one serves a loop, over the same client."""
+    client = fake()
+
+    async def main(sync: BackgroundHandler) -> None:
+        async with AsyncBackgroundHandler(client, pace=QUICK) as handler:
+            job = await handler.submit("q")
+            other = await asyncio.to_thread(sync.submit, "q")
+            assert (await job).startswith("fake")
+            assert (await asyncio.to_thread(other.result)).startswith("fake")
+
+    with BackgroundHandler(client, pace=QUICK) as sync:
+        asyncio.run(main(sync))
+
+
+SCRIPT = """
+import sys, time
+from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig, Pace
+handler = BackgroundHandler(O3ProClient(O3ProConfig(auth="key")), pace=Pace(floor=0.05, ceiling=0.05))
+job = handler.submit("q", metadata={"emulator": "seconds=60 queued=0"})
+while job.status() != "running": time.sleep(0.01)
+print("running", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [("", 0), ("sys.exit(3)", 3), ("raise ValueError('mine')", 1), ("job.wait()", -signal.SIGINT)],
+)
+def test_the_end_of_the_interpreter_cancels(o3pro_emulator: Emulator, ending: str, code: int) -> None:
+    """However a script ends, it ends; the job is cancelled at the service and our thread prints nothing."""
+    environment = {
+        **os.environ,
+        "AZURE_OPENAI_ENDPOINT": o3pro_emulator.endpoint,
+        "AZURE_OPENAI_API_KEY": o3pro_emulator.api_key,
+    }
+    process = subprocess.Popen(  # noqa: S603 - a script of this file
+        [sys.executable, "-c", SCRIPT + ending],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        if code < 0:
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert o3pro_emulator.counters()["cancels"] == 1
+    # What is on standard error is the script's own: nothing at all, or one traceback of its main thread.
+    assert errors.count("Traceback") == (code in (1, -signal.SIGINT))
+    assert ("Thread" in errors, "Task" in errors) == (False, False)
