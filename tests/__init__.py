@@ -1,0 +1,1 @@
+"""The tests of o3pro_bg."""

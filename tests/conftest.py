@@ -18,7 +18,7 @@ def _is_local(address: Any) -> bool:
     if not isinstance(address, tuple):
         return True  # a Unix socket
     try:
-        return ipaddress.ip_address(address[0]).is_loopback
+        return bool(ipaddress.ip_address(address[0]).is_loopback)
     except ValueError:
         return address[0] == "localhost"
 

@@ -1,0 +1,51 @@
+"""
+How long `import o3pro_bg` and `o3pro-bg --help` take beyond the interpreter's own start.
+
+Run it with the interpreter of an environment in which the package is installed::
+
+    python benchmarks/start_up.py
+
+Each round times all commands, one after the other, so that a drift of the machine meets all alike; the table
+shows medians, in milliseconds, of the difference to the bare interpreter in the same round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+ROUNDS = 21
+COMMANDS = {
+    "python -c pass": ["-c", "pass"],
+    "import o3pro_bg": ["-c", "import o3pro_bg"],
+    "o3pro-bg --help": ["-m", "o3pro_bg", "--help"],
+    "make a handler": ["-c", "from o3pro_bg import *; BackgroundHandler(O3ProClient(O3ProConfig()))"],
+    "import openai": ["-c", "import openai"],
+}
+
+
+def seconds(arguments: list[str]) -> float:
+    """Time one run."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Print the table."""
+    for arguments in COMMANDS.values():
+        seconds(arguments)  # warm the caches
+    rounds = [{name: seconds(arguments) for name, arguments in COMMANDS.items()} for _ in range(ROUNDS)]
+    bare = "python -c pass"
+    print(f"{bare}: {1000 * statistics.median(times[bare] for times in rounds):.0f} ms (median of {ROUNDS})")
+    for name in COMMANDS:
+        if name != bare:
+            beyond = [1000 * (times[name] - times[bare]) for times in rounds]
+            low, high = statistics.quantiles(beyond, n=10)[0], statistics.quantiles(beyond, n=10)[-1]
+            print(f"{name:<18} + {statistics.median(beyond):6.1f} ms   (10 % to 90 %: {low:.1f} to {high:.1f})")
+
+
+if __name__ == "__main__":
+    main()
