@@ -1,0 +1,152 @@
+"""A request is taken on whole, or refused with a sentence that says what to do; nothing is sent for it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from o3pro_bg._admission import Refused, admit, is_positive
+from o3pro_bg.config import O3ProConfig
+from o3pro_bg.errors import ConfigError, HandlerClosed, InvalidRequest
+
+CONFIG = O3ProConfig(endpoint="https://x.openai.azure.com", api_key="k", deployment="my-o3")
+LONE = "\ud800"
+
+
+def nested(depth: int) -> list[Any]:
+    """Answer a list in a list in a list."""
+    outer: list[Any] = []
+    for _ in range(depth):
+        outer = [outer]
+    return outer
+
+
+def ask(question: Any = "Why?", effort: Any = "low", timeout: Any = None, **options: Any) -> Any:
+    """Ask for admission."""
+    return admit(CONFIG, question, effort, timeout, options)
+
+
+def pairs(count: int) -> dict[str, str]:
+    """Answer so many pairs of metadata, as long as they may be."""
+    return {f"{n:064}": "v" * 512 for n in range(count)}
+
+
+def test_request_holds_what_was_asked() -> None:
+    """An admitted request holds the question, the effort, the deployment, the options and the time-out."""
+    request = ask("Why?", "high", 5, instructions="be brief", max_output_tokens=100)
+    assert (request.question, request.effort, request.deployment, request.timeout) == ("Why?", "high", "my-o3", 5)
+    assert request.options == {"instructions": "be brief", "max_output_tokens": 100}
+
+
+def test_options_are_copied() -> None:
+    """What the caller changes afterwards does not change the job."""
+    tools: list[Any] = [{"type": "web_search"}]
+    request = ask(tools=tools, metadata={"a": "b"})
+    tools[0]["type"] = "other"
+    assert request.options == {"tools": [{"type": "web_search"}], "metadata": {"a": "b"}}
+
+
+def test_options_pass_through() -> None:
+    """Options of the Responses API pass as they are, those that the library has never heard of included."""
+    options = {
+        "previous_response_id": "resp_1",
+        "reasoning": {"summary": "auto"},
+        "text": {"verbosity": "low"},
+        "new_in_2027": None,
+    }
+    assert ask(**options).options == options
+
+
+@pytest.mark.parametrize("name", ["question", "effort"])
+@pytest.mark.parametrize("value", [None, 5, b"Why?", ["Why?"]])
+def test_wrong_types_raise_as_any_function_would(name: str, value: object) -> None:
+    """A question or an effort that is no text is a TypeError that names the argument and the type."""
+    with pytest.raises(TypeError, match=f"^{name} has to be str, not {type(value).__name__}$"):
+        ask(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ({"question": ""}, "question_empty"),
+        ({"question": " \n\t\u3000"}, "question_empty"),
+        ({"question": f"a{LONE}b"}, "question_unencodable"),
+        ({"effort": ""}, "effort_unknown"),
+        ({"effort": "HIGH"}, "effort_unknown"),
+        *[({"timeout": bad}, "timeout_invalid") for bad in (0, -1, math.nan, math.inf, True, "5", 10**400)],
+        *[({name: True}, "option_refused") for name in ("background", "store", "stream", "stream_options")],
+        *[({name: "x"}, "option_refused") for name in ("input", "model")],
+        ({"reasoning": {"effort": "high"}}, "option_refused"),
+        ({"reasoning": "high"}, "option_refused"),
+        *[({"metadata": bad}, "metadata_invalid") for bad in (None, "x", [("a", "b")], {1: "b"}, {"a": 1})],
+        ({"metadata": {"k" * 65: "v"}}, "metadata_invalid"),
+        ({"metadata": {"k": "v" * 513}}, "metadata_invalid"),
+        ({"metadata": pairs(16)}, "metadata_invalid"),
+        *[({"text": bad}, "option_unencodable") for bad in ({1}, object(), math.nan, LONE, {"a": b""}, 10**5000)],
+        ({"tools": nested(100_000)}, "option_unencodable"),
+    ],
+)
+def test_what_no_service_could_take_is_refused(arguments: dict[str, Any], key: str) -> None:
+    """Each argument that would break a job is refused under its own sentence, which exists in both languages."""
+    with pytest.raises(Refused) as caught:
+        ask(**arguments)
+    assert caught.value.key == key
+    assert caught.value.sentence("ja") != caught.value.sentence("en")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"effort": "max" * 1000}, "low, medium, high"),
+        ({"store": False}, "store"),
+        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+        ({"metadata": pairs(16)}, "15"),
+    ],
+)
+def test_refusal_names_what_is_wrong(arguments: dict[str, Any], words: str) -> None:
+    """A refusal names the option, or what is accepted instead, and stays short."""
+    with pytest.raises(Refused) as caught:
+        ask(**arguments)
+    for language in ("ja", "en"):
+        assert words in caught.value.sentence(language)
+        assert len(caught.value.sentence(language)) < 300
+
+
+def test_metadata_has_room_for_our_tag() -> None:
+    """Fifteen pairs of metadata fit beside our tag, sixteen where it is turned off."""
+    assert len(ask(metadata=pairs(15)).options["metadata"]) == 15
+    untagged = O3ProConfig(endpoint=CONFIG.endpoint, api_key="k", tag_jobs=False)
+    assert len(admit(untagged, "q", "low", None, {"metadata": pairs(16)}).options["metadata"]) == 16
+
+
+def test_efforts_come_from_the_configuration() -> None:
+    """A successor's efforts are accepted, and o3-pro's are not, by configuration alone."""
+    config = O3ProConfig(endpoint=CONFIG.endpoint, api_key="k", efforts=("high", "max"))
+    assert admit(config, "q", "max", None, {}).effort == "max"
+    with pytest.raises(Refused, match="effort_unknown"):
+        admit(config, "q", "low", None, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"), [("closed", HandlerClosed), ("not_ready", ConfigError), ("question_empty", InvalidRequest)]
+)
+def test_refusal_becomes_a_public_exception(key: str, kind: type[Exception]) -> None:
+    """A refusal is raised by `submit` as the exception of its kind, in English."""
+    refused = Refused(key, problems="no key")
+    error = refused.as_error()
+    assert type(error) is kind
+    assert str(error) == refused.sentence("en")
+
+
+@pytest.mark.parametrize("figure", [1, 0.001, 1e308, 10**300])
+def test_positive_figures(figure: float) -> None:
+    """Every finite number above 0 is positive."""
+    assert is_positive(figure)
+
+
+@pytest.mark.parametrize("figure", [0, -1, False, True, math.inf, -math.inf, math.nan, 10**400, None, "1", 1j])
+def test_no_positive_figures(figure: object) -> None:
+    """Nothing else is: no truth value, no infinity, no text, and no number too large for a clock."""
+    assert not is_positive(figure)

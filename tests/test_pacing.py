@@ -1,0 +1,120 @@
+"""Pauses are what the formulas say: between two looks, after failures, and before the next create."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from o3pro_bg._pacing import Pace, RateBudget, backoff
+
+MIDDLE = 0.5  # the luck that neither shortens nor lengthens
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"),
+    [(-5, 2.0), (0, 2.0), (11, 2.0), (25, 3.0), (100, 6.0), (400, 12.0), (625, 15.0), (1e9, 15.0)],
+)
+def test_pace_grows_with_the_root_of_the_age(age: float, seconds: float) -> None:
+    """A young job is looked at every 2 s, an old one every 15 s, and in between by the root of its age."""
+    assert Pace().delay(age, MIDDLE) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("luck", "part"), [(0.0, 0.9), (0.25, 0.95), (MIDDLE, 1.0), (1.0, 1.1)])
+def test_pace_spreads_looks_by_luck(luck: float, part: float) -> None:
+    """Luck shortens or lengthens a wait by a tenth at the most."""
+    assert Pace().delay(100, luck) == pytest.approx(6.0 * part)
+
+
+@pytest.mark.parametrize(("floor", "ceiling"), [(2, 5), (10, 30)])
+def test_pace_holds_the_specifications_figures(floor: float, ceiling: float) -> None:
+    """The specification's ranges of 2–5 s and 10–30 s are one setting each."""
+    pace = Pace(floor=floor, ceiling=ceiling, jitter=0)
+    assert [pace.delay(0, MIDDLE), pace.delay(1e9, MIDDLE)] == [floor, ceiling]
+
+
+def test_pace_may_be_quick() -> None:
+    """A service on one's own machine may be looked at many times a second."""
+    assert Pace(floor=0.01, ceiling=0.01, jitter=0).delay(100, MIDDLE) == 0.01
+
+
+@pytest.mark.parametrize(("hint", "seconds"), [(0.0, 0.0), (0.25, 0.25), (40.0, 40.0), (-1.0, 0.0)])
+def test_what_the_service_asks_for_wins(hint: float, seconds: float) -> None:
+    """A hint of the service is the wait, beyond floor and ceiling, and without luck."""
+    assert Pace().delay(100, 0.9, hint=hint) == seconds
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        *[({name: bad}, "finite") for name in ("factor", "floor", "ceiling", "jitter") for bad in (-1, math.nan)],
+        ({"ceiling": math.inf}, "finite"),
+        ({"floor": 0}, "0 < floor"),
+        ({"floor": 16}, "floor <= ceiling"),
+        ({"jitter": 1}, "jitter below 1"),
+    ],
+)
+def test_pace_refuses_figures_without_sense(figures: dict[str, Any], words: str) -> None:
+    """A Pace that would look without pause, never, or in the past cannot be made."""
+    with pytest.raises(ValueError, match=words):
+        Pace(**figures)
+
+
+@pytest.mark.parametrize(
+    ("failures", "low", "high"),
+    [(1, 0.5, 1.0), (2, 1.0, 2.0), (3, 2.0, 4.0), (6, 16.0, 32.0), (7, 30.0, 60.0), (10_000, 30.0, 60.0)],
+)
+def test_backoff_doubles_up_to_a_minute(failures: int, low: float, high: float) -> None:
+    """Each failure doubles the pause; luck takes up to half of it; it ends at the ceiling, however many there are."""
+    assert [backoff(failures, 0), backoff(failures, 1)] == [low, high]
+
+
+def test_backoff_takes_its_figures() -> None:
+    """The first pause and the ceiling can be given."""
+    assert [backoff(n, 1, first=3, ceiling=10) for n in (1, 2, 3)] == [3, 6, 10]
+
+
+def test_fresh_budget_is_open() -> None:
+    """Nothing waits before the first 429."""
+    assert RateBudget().wait(0.0, 1.0) == 0.0
+
+
+def test_throttled_budget_closes_for_as_long_as_asked() -> None:
+    """A 429 with a time closes the gate for that time, and luck spreads those who wait over a second."""
+    budget = RateBudget()
+    budget.throttled(100.0, 0.0, 20.0)
+    assert [budget.wait(now, 0.25) for now in (100.0, 119.0, 120.0)] == [20.25, 1.25, 0.0]
+
+
+@pytest.mark.parametrize("retry_after", [None, 0.0])
+def test_throttled_budget_closes_for_longer_each_time(retry_after: float | None) -> None:
+    """429s that name no time, or none at all, close the gate for 1, 2, 4 seconds: never is the service hammered."""
+    budget, now, pauses = RateBudget(), 0.0, []
+    for _ in range(3):
+        budget.throttled(now, 1.0, retry_after)
+        pauses.append(budget.wait(now, 0.0))
+        now += pauses[-1]
+    assert pauses == [1.0, 2.0, 4.0]
+
+
+def test_429s_that_arrive_together_count_once() -> None:
+    """A burst of 429s lengthens the streak by one, and a shorter time never opens the gate earlier."""
+    budget = RateBudget()
+    budget.throttled(0.0, 1.0, 10.0)
+    for _ in range(5):
+        budget.throttled(1.0, 1.0, None)
+    assert budget.wait(1.0, 0.0) == 9.0
+    budget.throttled(10.0, 1.0, None)
+    assert budget.wait(10.0, 0.0) == 2.0
+
+
+def test_accepted_create_forgets_the_streak() -> None:
+    """After an accepted create the next 429 begins with the shortest pause, but an asked-for time still holds."""
+    budget = RateBudget()
+    budget.throttled(0.0, 1.0, None)
+    budget.throttled(1.0, 1.0, None)
+    budget.accepted()
+    assert budget.wait(1.0, 0.0) == 2.0
+    budget.throttled(3.0, 1.0, None)
+    assert budget.wait(3.0, 0.0) == 1.0
