@@ -84,7 +84,7 @@ def _checked(options: Mapping[str, Any], config: O3ProConfig) -> dict[str, Any]:
             raise Refused("option_refused", name=name)
     reasoning = options.get("reasoning", {})
     if not isinstance(reasoning, dict) or "effort" in reasoning:
-        raise Refused("option_refused", name="reasoning.effort")
+        raise Refused("reasoning_invalid")
     _check_metadata(options.get("metadata", {}), room=_METADATA_PAIRS - config.tag_jobs)
     try:
         text = json.dumps(options, allow_nan=False)

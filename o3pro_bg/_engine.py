@@ -75,10 +75,8 @@ class Engine:
         """Live the job whose record is in the ledger, to its end; one with a response id is only watched."""
         self.claim_loop()
         life = self._life_of(job_id)
-        if self._shared.closing:
-            life.cancel()
         try:
-            await life.live()
+            await (life.orphaned() if self._shared.closing else life.live())
         finally:
             self._lives.pop(job_id, None)
 

@@ -131,6 +131,8 @@ class Face:
         """Answer the record of a job whose response exists already, from its id or a continuation token."""
         if self._is_closed:
             raise Refused("closed").as_error()
+        if not response or not response.isprintable() or response.startswith(".") or " " in response:
+            raise InvalidRequest("attach takes a response id, or a continuation token")
         deployment, now = self.client.config.deployment, time.time()
         facts: dict[str, Any] = {
             "job_id": uuid.uuid4().hex,

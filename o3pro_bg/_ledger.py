@@ -128,6 +128,7 @@ class Ledger:
         ids = list(dict.fromkeys(job_ids))
         for job_id in ids:
             self.when_ended(job_id, queue.put_nowait)
+        await asyncio.sleep(0)  # what has ended already is in the queue, even for a timeout of 0
         for left in range(len(ids), 0, -1):
             try:
                 async with asyncio.timeout(None if deadline is None else deadline - self.clock()):

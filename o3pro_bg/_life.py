@@ -2,9 +2,9 @@
 How one job lives: created once, looked at until it ends, cancelled for real.
 
 A `Life` is driven by one task, and that task alone talks to the service about its job. Whoever wants something
-of the job (a cancel, its deadline, the end of the handler) leaves a wish and wakes the task. A job is
-*droppable* until its request leaves: then its task may simply be cancelled. After that the service works on
-it, and only the service can stop it.
+of the job (a cancel, its deadline, the end of the handler) leaves a wish and wakes the task. Until the job is
+*sent* its task may simply be cancelled, and in the foreground until it is answered, because the request ends
+with its connection. After that the service works on it, and only the service can stop it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Shared:
         async with self.connecting:
             if self.remote is None:
                 self.remote = await self.connect()
-        return self.remote
+            return self.remote
 
 
 class Life:
@@ -82,13 +82,13 @@ class Life:
         self._job_id = job_id
         self._shared = shared
         self._ledger = shared.ledger
-        self._sent = False
+        self._sent = (record := shared.ledger.find(job_id)) is not None and record.response_id is not None
         self._cancel_wanted = False
         self._cancels_asked = 0
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wake = asyncio.Event()
         self._troubles = 0
-        self._hint: float | None = None
+        self._hint: float | None = 0.0 if self._sent else None
         self._resubmissions = 0
         self._unreachable_since: float | None = None
         self._missing_since: float | None = None
@@ -99,7 +99,7 @@ class Life:
         try:
             await self._live()
         except asyncio.CancelledError:
-            await self._orphaned()
+            await self.orphaned()
             raise
         except GeneratorExit:  # the loop is gone, and with it whoever could be told
             raise
@@ -120,14 +120,14 @@ class Life:
         self._ledger.note_cancel(self._job_id)
         if self._refused.done():
             self._refused = asyncio.get_running_loop().create_future()
-        if self._is_droppable:
+        if not self._sent:
             self._ledger.apply(self._job_id, News(Event.CANCELLED))
         self._stop()
         return self._refused
 
     def let_go(self) -> None:
         """Have the task end as the engine closes; what was not sent yet is cancelled in any case."""
-        if self._shared.cancel_on_close or self._is_droppable:
+        if self._shared.cancel_on_close or not self._sent:
             self.cancel()
         self._wake.set()
 
@@ -137,17 +137,12 @@ class Life:
         self._stop()
 
     def _stop(self) -> None:
-        if not self._is_droppable:
+        if self._sent:
             self._cancel_wanted = True
             self._cancels_asked = self._troubles = 0
             self._wake.set()
         elif self.task is not None:
             self.task.cancel()
-
-    @property
-    def _is_droppable(self) -> bool:
-        remote = self._shared.remote
-        return not self._sent or (remote is not None and not remote.background)
 
     # --- the way of a job -----------------------------------------------------------------------------------
 
@@ -160,52 +155,58 @@ class Life:
                 left = record.request.timeout - record.elapsed(self._ledger.clock())
                 timer = asyncio.get_running_loop().call_later(max(left, 0.0), self._expire)
                 stack.callback(timer.cancel)
-            if self._shared.slots is not None:
-                self._ledger.note(self._job_id, waiting="concurrency")
+            if self._shared.slots is not None and not self._sent:  # what is under way already needs no leave
+                if self._shared.slots.locked():
+                    self._ledger.note(self._job_id, waiting="concurrency")
                 await stack.enter_async_context(self._shared.slots)
             remote = await self._shared.connected()
-            if record.response_id is None:
+            if not self._sent:
                 await self._create(remote, record)
-            else:
-                self._sent, self._hint = True, 0.0
             await self._watch(remote)
 
     async def _create(self, remote: Remote, record: JobRecord) -> None:
         """Have the service accept the job, or end it; what provably never arrived is sent again."""
         while True:
-            await self._pass_budget()
             try:
                 news = await self._post(remote, record)
             except RemoteTrouble as trouble:
                 log.info("job %s: create %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
                 self._troubles += 1
                 if not self._may_send_again(trouble):
-                    self._ledger.apply(self._job_id, _refusal(trouble, cancelled=self._cancel_wanted))
+                    self._ledger.apply(self._job_id, _refusal(trouble, unwanted=self._is_unwanted))
                     return
                 self._sent = False
                 await self._hold_off(trouble)
             else:
-                self._troubles = 0
+                self._sent, self._troubles, self._hint = True, 0, news.poll_after or None
                 self._shared.budget.accepted()
                 self._ledger.apply(self._job_id, news)
                 return
 
-    async def _pass_budget(self) -> None:
-        while (pause := self._shared.budget.wait(self._ledger.clock(), random.random())) > 0:
-            self._ledger.note(self._job_id, waiting="rate_limit")
-            await asyncio.sleep(pause)
-
     async def _post(self, remote: Remote, record: JobRecord) -> News:
-        # A foreground create lasts as long as its job: it would keep the others from being looked at.
-        async with self._shared.in_flight if remote.background else nullcontext():
-            self._sent = True
-            return await remote.create(self._job_id, record.request)
+        while True:
+            while (pause := self._gate()) > 0:
+                self._ledger.note(self._job_id, waiting="rate_limit")
+                await asyncio.sleep(pause)
+            # A foreground create lasts as long as its job: it would keep the others from being looked at.
+            async with self._shared.in_flight if remote.background else nullcontext():
+                if self._gate() == 0:  # nobody has met a 429 while this one waited for its turn
+                    self._ledger.note(self._job_id, waiting="")
+                    self._sent = remote.background  # a foreground create ends with its connection
+                    return await remote.create(self._job_id, record.request)
+
+    def _gate(self) -> float:
+        return self._shared.budget.wait(self._ledger.clock(), random.random())
+
+    @property
+    def _is_unwanted(self) -> bool:
+        return self._cancel_wanted or self._shared.closing
 
     def _may_send_again(self, trouble: RemoteTrouble) -> bool:
         now = self._ledger.clock()
         if self._unreachable_since is None or trouble.kind is not Trouble.UNSENT:
             self._unreachable_since = now
-        if self._cancel_wanted:
+        if self._is_unwanted:
             return False
         match trouble.kind:
             case Trouble.THROTTLED:
@@ -235,6 +236,7 @@ class Life:
                 return
             await self._nap(self._delay(record))
             if self._shared.closing and not self._cancel_wanted:
+                await self.orphaned()
                 return
             refused = self._cancel_wanted and not await self._ask_to_stop(remote, record.response_id)
             await self._look(remote, record.response_id)
@@ -250,6 +252,8 @@ class Life:
 
     def _delay(self, record: JobRecord) -> float:
         luck = random.random()
+        if self._shared.closing and not self._cancel_wanted:
+            return 0.0
         if self._troubles:
             return max(backoff(self._troubles, luck), self._hint or 0.0)
         if self._cancel_wanted:
@@ -274,7 +278,7 @@ class Life:
         except RemoteTrouble as trouble:
             self._look_failed(trouble)
         else:
-            self._troubles, self._hint, self._missing_since = 0, news.poll_after, None
+            self._troubles, self._hint, self._missing_since = 0, news.poll_after or None, None
             self._heard(news)
 
     def _look_failed(self, trouble: RemoteTrouble) -> None:
@@ -300,12 +304,12 @@ class Life:
     def _fail(self, code: str, detail: str = "") -> None:
         self._ledger.apply(self._job_id, News(Event.ERRORED, failure=Failure(code, detail)))
 
-    async def _orphaned(self) -> None:
+    async def orphaned(self) -> None:
         """
-        End the job as its task was cancelled while it was under way.
+        End the job as nobody is left to live it.
 
-        Either `close` ran out of time, or the loop ends without a `close`: then the job is cancelled at the
-        service, briefly, because nobody is left to read its answer.
+        Either `close` ran out of time for it, or the loop ends without a `close`: then the job is cancelled at
+        the service, briefly, because nobody is left to read its answer.
         """
         record = self._ledger.find(self._job_id)
         if record is None or record.status.is_terminal:
@@ -320,17 +324,17 @@ class Life:
             self._ledger.apply(self._job_id, News(Event.LOST, failure=Failure("closed_unconfirmed")))
 
     async def _last_words(self, response_id: str) -> None:
-        with suppress(RemoteTrouble, TimeoutError):
+        with suppress(Exception):
             async with asyncio.timeout(_LAST_WORDS):
                 remote = await self._shared.connected()
                 await remote.cancel(response_id)
                 self._heard(await remote.look(response_id))
 
 
-def _refusal(trouble: RemoteTrouble, *, cancelled: bool) -> News:
+def _refusal(trouble: RemoteTrouble, *, unwanted: bool) -> News:
     """Tell what a create that is not repeated makes of its job."""
     failure = trouble.failure
-    if cancelled and trouble.kind in _NEVER_ARRIVED:
+    if unwanted and trouble.kind in _NEVER_ARRIVED:
         return News(Event.CANCELLED)
     if trouble.kind is Trouble.UNCLEAR:
         failure = Failure("submission_uncertain", f"{failure.code} {failure.detail}".strip())

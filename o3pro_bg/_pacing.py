@@ -45,10 +45,10 @@ class Pace:
         Args:
             age: Seconds since the job was submitted.
             luck: A random number from 0 up to 1.
-            hint: What the service asked for, in seconds; it wins.
+            hint: What the service asked for, in seconds; it wins, between 0.05 seconds and ten minutes.
         """
         if hint is not None:
-            return max(hint, 0.0)
+            return min(max(hint, 0.05), 600.0)
         wait = min(max(self.factor * math.sqrt(max(age, 0.0)), self.floor), self.ceiling)
         return wait * (1 + self.jitter * (2 * luck - 1))
 

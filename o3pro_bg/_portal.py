@@ -119,18 +119,18 @@ class _Server:
         self._bell: asyncio.Future[float] = self._loop.create_future()
         self._futures: set[concurrent.futures.Future[Any]] = set()
         self._lock = threading.Lock()
-        self._over = False
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
         self.thread.start()
         _SERVERS.add(self)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        with self._lock:
-            if self._over:
-                coroutine.close()
-                raise _closed()
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-            self._futures.add(future)
+        try:
+            with self._lock:
+                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+                self._futures.add(future)
+        except RuntimeError:  # the loop has ended
+            coroutine.close()
+            raise _closed() from None
         future.add_done_callback(self._futures.discard)
         return future
 
@@ -155,9 +155,9 @@ class _Server:
             log.error("the loop of a handler ended by %s", type(exc).__name__)
         finally:
             _SERVERS.discard(self)
-            with self._lock:
-                self._over = True
-            for future in list(self._futures):
+            with self._lock:  # the loop is closed: whoever had not come by now is refused
+                futures = list(self._futures)
+            for future in futures:
                 with suppress(concurrent.futures.InvalidStateError):
                     future.set_exception(_closed())
 

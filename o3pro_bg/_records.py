@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("o3pro_bg")
 
+_ECHO = 12  # characters of a question that do not stand in an error by chance
+
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
@@ -79,6 +81,7 @@ class News:
     response_id: str | None = None
     request_id: str | None = None
     answer: str | None = field(default=None, repr=False)
+    output_items: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     failure: Failure | None = None
     usage: Usage | None = None
     poll_after: float | None = None
@@ -107,6 +110,7 @@ class JobRecord:
     request_id: str | None = None
     cancel_requested_at: float | None = None
     answer: str | None = field(default=None, repr=False)
+    output_items: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     failure: Failure | None = None
     usage: Usage | None = None
     waiting: str = ""
@@ -134,13 +138,23 @@ class JobRecord:
             facts |= self._move(news, step(self.status, news.event), at)
         return replace(self, **facts) if facts else self
 
+    def _without_question(self, failure: Failure | None, status: JobStatus) -> Failure | None:
+        """Answer why the job failed, without the question, which some services and gateways echo."""
+        if failure is None:
+            return Failure("unknown") if status is JobStatus.FAILED else None
+        echo = self.request.question.strip()[:60]
+        if len(echo) < _ECHO or echo not in failure.detail:
+            return failure
+        return replace(failure, detail=failure.detail.partition(echo)[0] + "[the question]")
+
     def _move(self, news: News, status: JobStatus, at: float) -> dict[str, Any]:
         if status.is_terminal:
             return {
                 "status": status,
                 "ended": at,
                 "answer": news.answer,
-                "failure": news.failure,
+                "output_items": news.output_items,
+                "failure": self._without_question(news.failure, status),
                 "waiting": "",
             }
         changed = {"status": status, "waiting": ""}

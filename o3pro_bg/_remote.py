@@ -176,6 +176,7 @@ class ResponsesRemote:
             response_id=str(response_id),
             request_id=_request_id(response),
             answer=_text_of(data),
+            output_items=_items_of(data),
             failure=_failure_of(data),
             usage=_usage_of(data),
             poll_after=_seconds(response, ("openai-poll-after-ms", 0.001)) or _retry_after(response) or None,
@@ -215,11 +216,20 @@ def _text_of(data: Mapping[str, Any]) -> str:
     return "".join(texts or refusals)
 
 
+def _items_of(data: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Answer what the output holds beside text and reasoning, such as calls of tools."""
+    return tuple(item for item in _dicts(data.get("output")) if item.get("type") not in ("message", "reasoning"))
+
+
+_CUT_SHORT: Final = ("max_output_tokens", "content_filter")  # the reasons with a sentence of their own
+
+
 def _failure_of(data: Mapping[str, Any]) -> Failure | None:
     if data.get("status") == "incomplete":
         details = data.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, dict) else None
-        return Failure(f"incomplete_{reason or 'unknown'}", f"incomplete: {reason or 'no reason given'}")
+        code = f"incomplete_{reason}" if reason in _CUT_SHORT else "incomplete"
+        return Failure(code, f"incomplete: {reason}" if isinstance(reason, str) else "")
     if data.get("status") == "failed":
         code, detail = _error_of(data)
         return Failure(code or "server_error", detail or "the service gave no reason")
@@ -289,23 +299,27 @@ def _fired_filters(innererror: object) -> str:
 
 _NEVER_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
 
-# HTTP status, a word that the code or the message holds, our word for it; the first row that fits.
-_CAUSES: Final = (
-    (400, "content_filter", "content_filter"),
-    (401, "audience", "wrong_audience"),
-    (401, "", "invalid_key"),
-    (403, "", "forbidden"),
-    (404, "DeploymentNotFound", "deployment_not_found"),
-    (404, "Response with id", "lost"),
-    (404, "", "resource_not_found"),
+# HTTP status, a word that the code or the message holds, what it means, our word for it; the first row that fits.
+_REFUSALS: Final = (
+    (400, "content_filter", Trouble.REFUSED, "content_filter"),
+    (401, "audience", Trouble.DENIED, "wrong_audience"),
+    (401, "", Trouble.DENIED, "invalid_key"),
+    (403, "", Trouble.DENIED, "forbidden"),
+    (404, "DeploymentNotFound", Trouble.MISSING, "deployment_not_found"),
+    (404, "Response with id", Trouble.MISSING, "lost"),
+    (404, "", Trouble.MISSING, "resource_not_found"),
+    (408, "", Trouble.UNCLEAR, ""),
+    (410, "", Trouble.MISSING, "lost"),
+    (429, "insufficient_quota", Trouble.REFUSED, "insufficient_quota"),
+    (429, "", Trouble.THROTTLED, ""),
 )
 
 
-def _kind_of(status: int) -> Trouble:
-    if status == 408 or status >= 500:
-        return Trouble.UNCLEAR
-    kinds = {429: Trouble.THROTTLED, 401: Trouble.DENIED, 403: Trouble.DENIED}
-    return kinds.get(status, Trouble.MISSING if status in (404, 410) else Trouble.REFUSED)
+def _meaning_of(status: int, said: str) -> tuple[Trouble, str]:
+    if status < 400:
+        return Trouble.REFUSED, "redirected"
+    rows = ((kind, name) for row, word, kind, name in _REFUSALS if row == status and word in said)
+    return next(rows, (Trouble.UNCLEAR if status >= 500 else Trouble.REFUSED, ""))
 
 
 def _trouble_from(exc: Exception) -> RemoteTrouble:
@@ -325,15 +339,7 @@ def _trouble_from(exc: Exception) -> RemoteTrouble:
 
 
 def _trouble_from_status(response: httpx2.Response) -> RemoteTrouble:
-    status = response.status_code
     code, message = _error_of(_json_of(response))
-    said = f"{code} {message}"
-    named = next((name for row, word, name in _CAUSES if row == status and word in said), None)
-    if status < 400:
-        named = "redirected"
-    detail = message or _glimpse(response)
-    return RemoteTrouble(
-        _kind_of(status),
-        Failure(named or code or f"http_{status}", detail),
-        retry_after=_retry_after(response),
-    )
+    kind, name = _meaning_of(response.status_code, f"{code} {message}")
+    failure = Failure(name or code or f"http_{response.status_code}", message or _glimpse(response))
+    return RemoteTrouble(kind, failure, retry_after=_retry_after(response))

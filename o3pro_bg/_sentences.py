@@ -27,6 +27,7 @@ JA: Final[Mapping[str, str]] = MappingProxyType({
     "effort_unknown": "effort {effort} は使えません。使える値: {efforts}",
     "option_refused": "オプション {name} は渡せません。{name} はライブラリが設定します（質問は question、モデルは O3ProConfig(deployment=...)、effort は effort で指定してください）",
     "option_unencodable": "オプションは JSON にできる値でなければなりません",
+    "reasoning_invalid": "reasoning は effort を含まない辞書にしてください（effort は effort で指定します）",
     "metadata_invalid": "metadata は文字列の組を最大 {most} 個まで（キー 64 文字、値 512 文字以内）にしてください",
     "timeout_invalid": "timeout は 0 より大きい有限の秒数、または None にしてください",
     # Why a job failed.
@@ -37,12 +38,15 @@ JA: Final[Mapping[str, str]] = MappingProxyType({
     "failure.deployment_not_found": "デプロイメントが見つかりません。モデル名ではなくデプロイメント名を指定してください（新規作成後は最大 5 分かかります）",
     "failure.resource_not_found": "リソースが見つかりません。エンドポイント、リージョン、api-version を確認してください",
     "failure.content_filter": "コンテンツフィルターが質問または回答を止めました",
+    "failure.insufficient_quota": "利用枠を使い切っています。契約と請求の設定を確認してください",
     "failure.redirected": "エンドポイントが別の場所へ転送しようとしました。質問とキーを守るため転送には従いません。正しいエンドポイントを設定してください",
     "failure.unreachable": "サービスに接続できませんでした。質問は送信されていません。エンドポイント、ネットワーク、プロキシを確認してください",
     "failure.submission_uncertain": "送信結果が不明です。サービスが受け付けた可能性があるため、二重課金を避けて再送しませんでした。必要ならもう一度開始してください",
     "failure.lost": "サービスに応答が見つかりません。期限切れ、削除、またはサービス側の消失です",
     "failure.deadline": "制限時間 (timeout) を過ぎたため、サービスでキャンセルしました",
     "failure.closed_unconfirmed": "ハンドラーを閉じる間にキャンセルを確認できませんでした。サービスでは実行中の可能性があります",
+    "failure.client": "クライアントを作成できませんでした。O3ProClient に渡した設定と http_client を確認してください",
+    "failure.incomplete": "回答が途中で終わりました",
     "failure.incomplete_max_output_tokens": "max_output_tokens に達したため、回答が途中で終わりました",
     "failure.incomplete_content_filter": "コンテンツフィルターにより、回答が途中で終わりました",
     "failure.internal": "ライブラリの内部エラーです。この文とともに報告してください",
@@ -54,6 +58,8 @@ JA: Final[Mapping[str, str]] = MappingProxyType({
     "config.auth_unknown": "auth は {choices} のいずれかにしてください",
     "config.credential_async": "credential には azure.identity の同期版を渡してください（azure.identity.aio ではなく）",
     "config.efforts_empty": "efforts には 1 つ以上の effort を指定してください",
+    "config.reasoning_invalid": "reasoning は effort を含まない辞書にしてください",
+    "config.timeout_invalid": "create_timeout と look_timeout は 0 より大きい秒数にしてください",
 })  # fmt: skip
 
 EN: Final[Mapping[str, str]] = MappingProxyType({
@@ -71,6 +77,7 @@ EN: Final[Mapping[str, str]] = MappingProxyType({
     "effort_unknown": "effort {effort} is not one of: {efforts}",
     "option_refused": "Option {name} cannot be passed: the library sets {name} itself (the question is `question`, the model is O3ProConfig(deployment=...), the effort is `effort`)",
     "option_unencodable": "Options have to be values that JSON can carry",
+    "reasoning_invalid": "reasoning takes a dictionary without effort (the effort is `effort`)",
     "metadata_invalid": "metadata takes at most {most} pairs of strings (keys up to 64 characters, values up to 512)",
     "timeout_invalid": "timeout takes a finite number of seconds above 0, or None",
     "failure.invalid_key": "The key or the endpoint is wrong; check that AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT belong to the same resource",
@@ -80,12 +87,15 @@ EN: Final[Mapping[str, str]] = MappingProxyType({
     "failure.deployment_not_found": "No such deployment: give the deployment's name, not the model's (a new one takes up to 5 minutes)",
     "failure.resource_not_found": "No such resource; check the endpoint, the region and the api-version",
     "failure.content_filter": "The content filter stopped the question or the answer",
+    "failure.insufficient_quota": "The account's quota is used up; check its plan and billing",
     "failure.redirected": "The endpoint redirects elsewhere; redirects are not followed, to protect the question and the key; set the right endpoint",
     "failure.unreachable": "The service could not be reached and the question was not sent; check the endpoint, the network and the proxy",
     "failure.submission_uncertain": "It is not known whether the service accepted the request; it was not sent again, so that nothing is paid twice; start it again if you need it",
     "failure.lost": "The service has no such response: it expired, was deleted, or was lost there",
     "failure.deadline": "The job's timeout passed; it was cancelled at the service",
     "failure.closed_unconfirmed": "The handler closed before the service confirmed the cancel; the response may still run there",
+    "failure.client": "The client could not be made; check the configuration and the http_client given to O3ProClient",
+    "failure.incomplete": "The answer was cut off",
     "failure.incomplete_max_output_tokens": "The answer was cut off at max_output_tokens",
     "failure.incomplete_content_filter": "The content filter cut the answer off",
     "failure.internal": "An internal error of this library; please report it with this sentence",
@@ -96,6 +106,8 @@ EN: Final[Mapping[str, str]] = MappingProxyType({
     "config.auth_unknown": "auth has to be one of {choices}",
     "config.credential_async": "credential has to be a synchronous one of azure.identity (not of azure.identity.aio)",
     "config.efforts_empty": "efforts has to name at least one effort",
+    "config.reasoning_invalid": "reasoning has to be a dictionary without effort",
+    "config.timeout_invalid": "create_timeout and look_timeout have to be seconds above 0",
 })  # fmt: skip
 
 _BY_LANGUAGE: Final[Mapping[Language, Mapping[str, str]]] = MappingProxyType({"ja": JA, "en": EN})

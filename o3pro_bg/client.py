@@ -65,8 +65,15 @@ class O3ProClient:
         Answer a remote of its own for the running event loop; whoever asked closes it on that loop.
 
         The SDK takes about a second to import, and its TLS context blocks: both happen in a worker thread.
+
+        Raises:
+            RemoteTrouble: The SDK, or the `http_client` that was given, could not make one.
         """
-        return ResponsesRemote(await to_thread.run_sync(self._make_sdk), self.config)
+        try:
+            return ResponsesRemote(await to_thread.run_sync(self._make_sdk), self.config)
+        except Exception as exc:
+            failure = Failure("client", f"{type(exc).__name__}: {exc}"[:300])
+        raise RemoteTrouble(Trouble.REFUSED, failure)
 
     def _make_sdk(self) -> AsyncAzureOpenAI:
         import httpx2
@@ -135,8 +142,10 @@ class EntraToken:
             if time.time() < self._expires_at:
                 log.warning("a new Entra ID token could not be had (%s); the old one still holds", type(exc).__name__)
                 return
-            said = str(exc).partition("\n")[0][:300]
-            trouble = RemoteTrouble(Trouble.DENIED, Failure("credential", f"{type(exc).__name__}: {said}"))
+            said = f"{type(exc).__name__}: {exc}".partition("\n")[0][:300]
+            unreachable = type(exc).__name__ in ("ServiceRequestError", "ServiceResponseError")
+            kind = Trouble.UNSENT if unreachable else Trouble.DENIED
+            trouble = RemoteTrouble(kind, Failure("credential", said))
         raise trouble  # out here it has no context, which might hold the credential's own request
 
     def _ask(self) -> tuple[str, float]:

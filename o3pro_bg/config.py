@@ -56,16 +56,16 @@ class O3ProConfig:
         look_timeout: Seconds for a look or a cancel to be answered.
     """
 
-    endpoint: str = ""
+    endpoint: str = field(default="", repr=False)
     api_key: str = field(default="", repr=False)
     deployment: str = ""
     api_version: str | None = None
-    base_url: str = ""
+    base_url: str = field(default="", repr=False)
     auth: Auth = "auto"
     credential: Any = field(default=None, repr=False)
     scope: str = "https://ai.azure.com/.default"
     efforts: tuple[str, ...] = ("low", "medium", "high")
-    reasoning: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: Mapping[str, Any] = field(default_factory=dict, hash=False)
     background: bool = True
     tag_jobs: bool = True
     create_timeout: float = 60.0
@@ -119,6 +119,8 @@ class O3ProConfig:
             (self.auth not in _AUTHS, "auth_unknown"),
             (self.auth_method != "entra" and not self.api_key, "key_missing"),
             (self.auth_method != "entra" and not _is_header_safe(self.api_key), "key_invalid"),
+            ("effort" in self.reasoning, "reasoning_invalid"),
+            (not (self.create_timeout > 0 and self.look_timeout > 0), "timeout_invalid"),
             (type(self.credential).__module__.startswith("azure.identity.aio"), "credential_async"),
         ]
         return [key for wrong, key in checks if wrong]

@@ -118,6 +118,11 @@ class _Handle:
         return self._record.response_id
 
     @property
+    def output_items(self) -> list[dict[str, Any]]:
+        """What the output holds beside text and reasoning, such as calls of tools, as the service sent it."""
+        return list(self._record.output_items)
+
+    @property
     def usage(self) -> Usage | None:
         """The tokens that the service billed, or None until it says."""
         return self._record.usage

@@ -78,8 +78,8 @@ def test_wrong_types_raise_as_any_function_would(name: str, value: object) -> No
         *[({"timeout": bad}, "timeout_invalid") for bad in (0, -1, math.nan, math.inf, True, "5", 10**400)],
         *[({name: True}, "option_refused") for name in ("background", "store", "stream", "stream_options")],
         *[({name: "x"}, "option_refused") for name in ("input", "model")],
-        ({"reasoning": {"effort": "high"}}, "option_refused"),
-        ({"reasoning": "high"}, "option_refused"),
+        ({"reasoning": {"effort": "high"}}, "reasoning_invalid"),
+        ({"reasoning": "high"}, "reasoning_invalid"),
         *[({"metadata": bad}, "metadata_invalid") for bad in (None, "x", [("a", "b")], {1: "b"}, {"a": 1})],
         ({"metadata": {"k" * 65: "v"}}, "metadata_invalid"),
         ({"metadata": {"k": "v" * 513}}, "metadata_invalid"),
@@ -101,7 +101,7 @@ def test_what_no_service_could_take_is_refused(arguments: dict[str, Any], key: s
     [
         ({"effort": "max" * 1000}, "low, medium, high"),
         ({"store": False}, "store"),
-        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+        ({"reasoning": {"effort": "high"}}, "the effort is `effort`"),
         ({"metadata": pairs(16)}, "15"),
     ],
 )

@@ -326,7 +326,7 @@ class TalkativeError(Exception):
     ("failure", "detail"),
     [
         (TalkativeError(), "TalkativeError: no login found"),
-        (ValueError("!" * 1000), f"ValueError: {'!' * 300}"),
+        (ValueError("!" * 1000), f"ValueError: {'!' * 288}"),
         (OSError(), "OSError: "),
     ],
 )
@@ -360,6 +360,28 @@ async def test_credential_that_fails_is_trouble_before_anything_is_sent(
     assert (trouble.__cause__, trouble.__context__) == (None, None)
     assert KEY not in "".join([str(trouble), repr(trouble), *traceback.format_exception(trouble)])
     assert len(sent) == 1
+
+
+async def test_entra_id_out_of_reach_is_worth_another_try() -> None:
+    """Where Entra ID itself cannot be reached, nothing was sent, and it may be tried again."""
+    from azure.core.exceptions import ServiceRequestError
+
+    credential = Credential()
+    credential.failure = ServiceRequestError("no route")
+    with pytest.raises(RemoteTrouble) as caught:
+        await EntraToken(credential, SCOPE)()
+    assert (caught.value.kind, caught.value.failure.code) == (Trouble.UNSENT, "credential")
+
+
+async def test_http_client_that_cannot_be_made_is_the_configurations_fault() -> None:
+    """A factory that raises is trouble with what it said, and nothing is sent."""
+
+    def broken() -> httpx2.AsyncClient:
+        raise ValueError("bad proxy")
+
+    with pytest.raises(RemoteTrouble) as caught:
+        await O3ProClient(O3ProConfig(endpoint="https://x", api_key="k"), http_client=broken).connect()
+    assert (caught.value.kind, caught.value.failure) == (Trouble.REFUSED, Failure("client", "ValueError: bad proxy"))
 
 
 @pytest.mark.parametrize("token", [None, SimpleNamespace(), SimpleNamespace(token="t", expires_on="soon")])

@@ -39,9 +39,9 @@ def test_pace_may_be_quick() -> None:
     assert Pace(floor=0.01, ceiling=0.01, jitter=0).delay(100, MIDDLE) == 0.01
 
 
-@pytest.mark.parametrize(("hint", "seconds"), [(0.0, 0.0), (0.25, 0.25), (40.0, 40.0), (-1.0, 0.0)])
+@pytest.mark.parametrize(("hint", "seconds"), [(0.25, 0.25), (40.0, 40.0), (0.0, 0.05), (-1.0, 0.05), (86400.0, 600.0)])
 def test_what_the_service_asks_for_wins(hint: float, seconds: float) -> None:
-    """A hint of the service is the wait, beyond floor and ceiling, and without luck."""
+    """A hint of the service is the wait, beyond floor and ceiling and without luck, where it makes sense."""
     assert Pace().delay(100, 0.9, hint=hint) == seconds
 
 

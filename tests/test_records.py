@@ -48,6 +48,31 @@ def test_terminal_news_end_the_record(event: Event, status: JobStatus) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("detail", "kept"),
+    [
+        ("it broke", "it broke"),
+        (f"bad input: {SECRET}", "bad input: [the question]"),
+        (f"bad input: {SECRET} is too long", "bad input: [the question]"),
+    ],
+)
+def test_failures_do_not_echo_the_question(detail: str, kept: str) -> None:
+    """A service that repeats the question in its error does not make us repeat it."""
+    after = record().apply(News(Event.ERRORED, failure=Failure("invalid_prompt", detail)), at=160.0)
+    assert after.failure == Failure("invalid_prompt", kept)
+
+
+def test_short_questions_are_no_echo() -> None:
+    """A question of a few letters stands in an error by chance, and is left there."""
+    short = JobRecord("job-1", JobRequest("it", "low"), 1.7e9, 100.0)
+    assert short.apply(News(Event.ERRORED, failure=FAILURE), at=160.0).failure == FAILURE
+
+
+def test_failed_news_without_a_reason() -> None:
+    """A job that failed without a reason still fails with one."""
+    assert record().apply(News(Event.ERRORED), at=160.0).failure == Failure("unknown")
+
+
 def test_news_under_way_carry_no_answer() -> None:
     """A job that runs has neither answer, failure nor end, whatever the body already holds."""
     after = record().apply(News(Event.PROGRESSED, answer="half", failure=FAILURE), at=120.0)

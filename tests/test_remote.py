@@ -334,27 +334,31 @@ async def test_failed_with_status_200_is_a_failure(
 
 
 @pytest.mark.parametrize(
-    ("details", "reason"),
+    ("details", "code", "detail"),
     [
-        ({"reason": "max_output_tokens"}, "max_output_tokens"),
-        ({"reason": "max_messages"}, "max_messages"),
-        ({"reason": "content_filter"}, "content_filter"),
-        ({"reason": "steered"}, "steered"),
-        ({"reason": None}, None),
-        ({}, None),
-        ([], None),
-        ("odd", None),
-        (None, None),
+        ({"reason": "max_output_tokens"}, "incomplete_max_output_tokens", "incomplete: max_output_tokens"),
+        ({"reason": "content_filter"}, "incomplete_content_filter", "incomplete: content_filter"),
+        ({"reason": "max_messages"}, "incomplete", "incomplete: max_messages"),
+        ({"reason": "steered"}, "incomplete", "incomplete: steered"),
+        *[(odd, "incomplete", "") for odd in ({"reason": None}, {}, [], "odd", None)],
     ],
 )
 async def test_incomplete_keeps_the_partial_text_and_names_the_reason(
-    httpx2_mock: respx.Router, remote: ResponsesRemote, details: Any, reason: str | None
+    httpx2_mock: respx.Router, remote: ResponsesRemote, details: Any, code: str, detail: str
 ) -> None:
     """An incomplete response fails with its reason, and what was generated is kept."""
     data = body("incomplete", incomplete_details=details, output=[message("half")])
     news = await looked(httpx2_mock, remote, data)
     assert (news.event, news.answer) == (Event.ERRORED, "half")
-    assert news.failure == Failure(f"incomplete_{reason or 'unknown'}", f"incomplete: {reason or 'no reason given'}")
+    assert news.failure == Failure(code, detail)
+
+
+async def test_calls_of_tools_are_kept(httpx2_mock: respx.Router, remote: ResponsesRemote) -> None:
+    """What an output holds beside text and reasoning is handed on as it came."""
+    call = {"type": "function_call", "name": "look_up", "arguments": "{}", "call_id": "c1"}
+    output = [{"type": "reasoning", "summary": []}, call, message("done")]
+    news = await looked(httpx2_mock, remote, body("completed", output=output))
+    assert (news.output_items, news.answer) == ((call,), "done")
 
 
 @pytest.mark.parametrize(
@@ -494,7 +498,13 @@ async def test_look_believes_only_its_own_response(
         (404, error("not_found", RESPONSE_MISSING), Trouble.MISSING, Failure("lost", RESPONSE_MISSING)),
         (408, error("Timeout", "too slow"), Trouble.UNCLEAR, Failure("Timeout", "too slow")),
         (409, error("conflict", "already"), Trouble.REFUSED, Failure("conflict", "already")),
-        (410, error("gone", "expired"), Trouble.MISSING, Failure("gone", "expired")),
+        (410, error("gone", "expired"), Trouble.MISSING, Failure("lost", "expired")),
+        (
+            429,
+            error("insufficient_quota", "You exceeded your current quota"),
+            Trouble.REFUSED,
+            Failure("insufficient_quota", "You exceeded your current quota"),
+        ),
         (429, error("429", "quota"), Trouble.THROTTLED, Failure("429", "quota")),
         (431, error(), Trouble.REFUSED, Failure("http_431", "HTTP 431 with 38 bytes of application/json")),
         (500, error("InternalServerError", "oops"), Trouble.UNCLEAR, Failure("InternalServerError", "oops")),

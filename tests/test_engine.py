@@ -1,0 +1,189 @@
+"""What is promised of all jobs of a loop together: where they live, what `cancel` tells, how `close` ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from o3pro_bg._engine import CancelVerdict
+from o3pro_bg._states import JobStatus
+from o3pro_bg.errors import JobNotFound, WrongThread
+from o3pro_bg.testing import Trouble, VirtualLoop, run_virtual
+from tests.virtual import Bench, Recorder, now, trouble, virtual
+
+
+def test_an_engine_lives_on_one_loop() -> None:
+    """
+    Run, cancel and claim on a second loop raise WrongThread, and change nothing.
+
+    The naive way shares one client between the loops, which ends in a bare RuntimeError of the transport.
+    """
+    bench: Bench
+
+    async def first() -> None:
+        nonlocal bench
+        bench = Bench()
+        bench.start()
+        await bench.end()
+        bench.enter("second")
+
+    async def second() -> None:
+        with pytest.raises(WrongThread, match="one AsyncBackgroundHandler per loop"):
+            await bench.engine.run("second")
+        with pytest.raises(WrongThread):
+            await bench.engine.cancel("second")
+        with pytest.raises(WrongThread):
+            bench.engine.claim_loop()
+
+    run_virtual(first)
+    run_virtual(second)
+    assert bench.record("second").status is JobStatus.STARTED
+    assert bench.remote.counts["create"] == 1
+
+
+def test_the_clock_of_the_ledger_is_that_of_the_loop() -> None:
+    """From the first use on, times are the loop's, so that virtual time holds for records too."""
+    loop = VirtualLoop()
+    loop.jump(1000)
+
+    async def main() -> Bench:
+        bench = Bench()
+        bench.start()
+        await bench.end()
+        return bench
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        record = runner.run(main()).record()
+    assert record.started == 1000
+    assert record.ended == pytest.approx(1061, abs=5)
+
+
+@virtual
+async def test_the_remote_is_made_once_however_many_jobs_begin() -> None:
+    """Jobs that begin together share one connect, however long it takes."""
+    connects: list[float] = []
+    remote = Recorder()
+
+    async def connect() -> Recorder:
+        connects.append(now())
+        await asyncio.sleep(1)
+        return remote
+
+    bench = Bench(remote, connect=connect)
+    for number in range(10):
+        bench.start(f"job {number}")
+    await asyncio.wait(bench.tasks.values())
+    assert connects == [0]
+    assert remote.counts["create"] == 10
+
+
+@virtual
+async def test_close_without_a_job_connects_nowhere() -> None:
+    """An engine that was never used closes at once, and needs no remote for it."""
+    bench = Bench()
+    await bench.engine.close(5)
+    assert not bench.remote.is_closed
+    assert now() == 0
+
+
+@virtual
+async def test_a_second_close_has_nothing_to_do() -> None:
+    """Closing twice is closing once."""
+    bench = Bench()
+    bench.start()
+    await asyncio.sleep(1)
+    await bench.engine.close(5)
+    counts = dict(bench.remote.counts)
+    await bench.engine.close(5)
+    assert bench.remote.counts == counts
+
+
+@pytest.mark.parametrize("fault", [OSError("reset"), None], ids=["raises", "hangs"])
+@virtual
+async def test_close_outlives_a_remote_that_does_not_close(fault: OSError | None) -> None:
+    """Connections that fail to close, or hang in it, hold it up for a second at the most."""
+
+    class Stubborn(Recorder):
+        async def aclose(self) -> None:
+            if fault is not None:
+                raise fault
+            await asyncio.Event().wait()
+
+    bench = Bench(Stubborn())
+    bench.start()
+    await bench.end()
+    ended = now()
+    await bench.engine.close(5)
+    assert now() - ended <= 1
+
+
+@virtual
+async def test_close_outlives_a_task_that_cannot_be_cancelled() -> None:
+    """A remote that swallows its cancellation holds `close` up for a second, not for ever."""
+
+    class Deaf(Recorder):
+        async def look(self, response_id: str) -> None:  # type: ignore[override]
+            while True:
+                try:
+                    await asyncio.sleep(100)
+                except asyncio.CancelledError:
+                    if now() > 1000:
+                        raise
+
+    bench = Bench(Deaf())
+    bench.start()
+    await asyncio.sleep(3)
+    await bench.engine.close(5)
+    assert now() == 9
+    await asyncio.sleep(1000)
+    bench.tasks["job"].cancel()
+
+
+@virtual
+async def test_waiters_wake_at_the_close_whatever_became_of_their_job() -> None:
+    """Everyone who waits for a job of a detached handler is told how far it was."""
+    bench = Bench(cancel_on_close=False)
+    bench.start()
+    waiters = [asyncio.create_task(bench.ledger.wait("job")) for _ in range(3)]
+    await asyncio.sleep(3)
+    await bench.engine.close(5)
+    assert {record.status for record in await asyncio.gather(*waiters)} == {JobStatus.RUNNING}
+    assert now() == 3
+
+
+@virtual
+async def test_a_cancel_after_the_close_asks_nobody() -> None:
+    """The engine is gone: it is too late, at once, and no request leaves."""
+    bench = Bench(cancel_on_close=False)
+    bench.start()
+    await asyncio.sleep(3)
+    await bench.engine.close(5)
+    assert await bench.engine.cancel("job") is CancelVerdict.TOO_LATE
+    assert bench.remote.counts["cancel"] == 0
+    assert now() == 3
+
+
+@virtual
+async def test_a_caller_of_cancel_is_told_at_the_close() -> None:
+    """A cancel that nobody confirms does not outlast the engine."""
+    bench = Bench()
+    bench.start()
+    await asyncio.sleep(3)
+    bench.remote.script["cancel"] = [trouble(Trouble.UNSENT)] * 100
+    bench.remote.script["look"] = [trouble(Trouble.UNSENT)] * 100
+    verdict = asyncio.create_task(bench.engine.cancel("job"))
+    await asyncio.sleep(1)
+    await bench.engine.close(5)
+    assert await verdict is CancelVerdict.TOO_LATE
+    assert now() <= 10
+
+
+@virtual
+async def test_an_unknown_job_cannot_be_run() -> None:
+    """A run without a record ends, and leaves no record behind."""
+    bench = Bench()
+    await bench.engine.run("nobody")
+    with pytest.raises(JobNotFound):
+        bench.record("nobody")
+    assert not bench.remote.counts

@@ -1,0 +1,527 @@
+"""What is promised of the loop thread: the bridge from any thread, and how it ends. Real threads, no sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from o3pro_bg import _portal
+from o3pro_bg._portal import LoopThread
+from o3pro_bg.errors import HandlerClosed, WrongThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PATIENCE = 30.0  # seconds after which a test fails instead of hanging
+
+
+async def farewell(grace: float) -> None:
+    """Say nothing."""
+
+
+async def answer(value: int) -> int:
+    return value
+
+
+async def who() -> int:
+    return threading.get_ident()
+
+
+async def for_ever(begun: threading.Event) -> None:
+    begun.set()
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+def portal(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopThread]:
+    """A loop thread with little patience, stopped after the test."""
+    for grace in ("_EXIT_GRACE", "_CALLBACK_GRACE", "_JOIN_GRACE"):
+        monkeypatch.setattr(_portal, grace, 0.05)
+    portal = LoopThread(farewell)
+    yield portal
+    portal.stop(0)
+    if (server := portal._server) is not None:
+        server.thread.join(PATIENCE)
+
+
+def thread_of(portal: LoopThread) -> threading.Thread:
+    """Answer the thread of a portal that was used."""
+    assert portal._server is not None
+    return portal._server.thread
+
+
+class Caller:
+    """A thread that makes one call and keeps what came of it."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome.set_result(self._call())
+        except BaseException as exc:
+            self._outcome.set_exception(exc)
+
+    def outcome(self) -> Any:
+        """Answer what the call answered, or raise what it raised."""
+        return self._outcome.result(PATIENCE)
+
+
+# --- calls ------------------------------------------------------------------------------------------------------
+
+
+def test_the_thread_starts_at_the_first_use(portal: LoopThread) -> None:
+    """A portal that is not used costs no thread; it is open all the same."""
+    before = threading.active_count()
+    assert portal.is_open
+    assert threading.active_count() == before
+    assert portal.call(answer, 42) == 42
+    assert threading.active_count() == before + 1
+    assert thread_of(portal).daemon
+
+
+def test_a_first_use_from_many_threads_makes_one_thread(portal: LoopThread) -> None:
+    """A hundred threads that come at once share one loop: a naive lazy start makes several."""
+    barrier = threading.Barrier(100)
+
+    def first_use() -> int:
+        barrier.wait(PATIENCE)
+        return portal.call(who)
+
+    callers = [Caller(first_use) for _ in range(100)]
+    assert {caller.outcome() for caller in callers} == {thread_of(portal).ident}
+
+
+def test_submit_answers_at_once(portal: LoopThread) -> None:
+    """The future is there before the coroutine has run, and gets what it answers."""
+    release = threading.Event()
+
+    async def held() -> int:
+        await asyncio.to_thread(release.wait, PATIENCE)
+        return 42
+
+    future = portal.submit(held)
+    assert not future.done()
+    release.set()
+    assert future.result(PATIENCE) == 42
+
+
+@pytest.mark.parametrize("fault", [ValueError, TimeoutError, KeyError])
+def test_a_call_raises_what_the_coroutine_raises(portal: LoopThread, fault: type[Exception]) -> None:
+    """Its exception comes back, with its words, a TimeoutError too; and the loop goes on."""
+
+    async def fails() -> None:
+        raise fault("mine")
+
+    with pytest.raises(fault, match="mine"):
+        portal.call(fails)
+    assert portal.call(answer, 1) == 1
+
+
+def test_context_variables_reach_the_coroutine(portal: LoopThread) -> None:
+    """A coroutine runs in the context of whoever handed it over."""
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+
+    async def ask() -> str:
+        return tenant.get()
+
+    portal.call(ask)
+    tenant.set("me")
+    assert portal.call(ask) == "me"
+
+
+def test_a_call_from_the_loops_own_thread_is_refused(portal: LoopThread) -> None:
+    """WrongThread says so at once; the naive call waits for itself for ever."""
+
+    async def calls_itself() -> int:
+        return portal.call(answer, 42)
+
+    with pytest.raises(WrongThread, match="would wait for itself"):
+        portal.call(calls_itself)
+
+
+async def test_a_call_inside_a_running_loop_warns_once(portal: LoopThread) -> None:
+    """It works, and says once that it blocks the loop."""
+    with pytest.warns(RuntimeWarning, match="use AsyncBackgroundHandler there") as caught:
+        assert portal.call(answer, 1) == 1
+    assert len(caught) == 1
+    assert portal.call(answer, 2) == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+def test_an_interrupted_call_cancels_its_coroutine(portal: LoopThread) -> None:
+    """Ctrl-C in a waiting call raises in the caller, and the coroutine that nobody waits for any more is cancelled."""
+    begun, cancelled = threading.Event(), threading.Event()
+
+    async def held() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    def interrupt() -> None:
+        begun.wait(PATIENCE)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupter = Caller(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            portal.call(held)
+        interrupter.outcome()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert cancelled.wait(PATIENCE)
+    assert portal.call(answer, 1) == 1
+
+
+# --- the end by stop --------------------------------------------------------------------------------------------
+
+
+def test_stop_says_farewell_and_ends_the_thread() -> None:
+    """The farewell gets the grace, on the loop; when `stop` returns the thread has ended."""
+    said: list[tuple[float, int]] = []
+
+    async def say(grace: float) -> None:
+        said.append((grace, threading.get_ident()))
+
+    portal = LoopThread(say)
+    ident = portal.call(who)
+    portal.stop(2.5)
+    assert said == [(2.5, ident)]
+    assert not thread_of(portal).is_alive()
+    assert not portal.is_open
+
+
+def test_stop_without_a_use_starts_nothing() -> None:
+    """A portal that was never used stops without a thread and without a farewell."""
+    portal = LoopThread(farewell)
+    portal.stop(1)
+    assert portal._server is None
+    assert not portal.is_open
+
+
+def test_after_stop_nothing_is_taken(portal: LoopThread) -> None:
+    """Submit and call raise HandlerClosed, a second stop does nothing, and no coroutine is left unawaited."""
+    portal.call(answer, 1)
+    portal.stop(0)
+    portal.stop(0)
+    with pytest.raises(HandlerClosed):
+        portal.submit(answer, 1)
+    with pytest.raises(HandlerClosed):
+        portal.call(answer, 1)
+    # As if the loop had ended between the portal's look at the thread and its hand-over.
+    assert portal._server is not None
+    with pytest.raises(HandlerClosed):
+        portal._server.submit(answer(1))
+    gc.collect()
+
+
+def test_stop_is_bounded_when_the_farewell_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It returns while the farewell still hangs: the thread is left behind, and dies with the process."""
+    monkeypatch.setattr(_portal, "_JOIN_GRACE", 0.05)
+    stuck, released = threading.Event(), asyncio.Event()
+
+    async def hang(grace: float) -> None:
+        stuck.set()
+        await released.wait()
+
+    portal = LoopThread(hang)
+    portal.call(answer, 1)
+    portal.stop(0)
+    assert thread_of(portal).is_alive()
+    assert stuck.wait(PATIENCE)
+    assert portal._server is not None
+    portal._server._loop.call_soon_threadsafe(released.set)
+    thread_of(portal).join(PATIENCE)
+    assert not thread_of(portal).is_alive()
+
+
+def test_a_farewell_that_raises_ends_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug in the farewell is logged by its name only, and does not keep the thread."""
+
+    async def fails(grace: float) -> None:
+        raise ValueError("secret")
+
+    portal = LoopThread(fails)
+    portal.call(answer, 1)
+    portal.stop(0)
+    assert not thread_of(portal).is_alive()
+    assert "the loop of a handler ended by ValueError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_waiter_wakes_when_the_loop_is_stopped(portal: LoopThread) -> None:
+    """Whoever waits as the loop ends gets HandlerClosed, not silence."""
+    begun = threading.Event()
+    waiter = Caller(lambda: portal.call(for_ever, begun))
+    assert begun.wait(PATIENCE)
+    portal.stop(0)
+    with pytest.raises(HandlerClosed):
+        waiter.outcome()
+
+
+def test_a_callback_that_has_begun_may_finish(portal: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs on the loop when the farewell is over gets a moment more."""
+    monkeypatch.setattr(_portal, "_CALLBACK_GRACE", PATIENCE)
+    monkeypatch.setattr(_portal, "_JOIN_GRACE", PATIENCE)
+    stopping = threading.Event()
+
+    async def finish() -> int:
+        await asyncio.to_thread(stopping.wait, PATIENCE)
+        return 42
+
+    async def say(grace: float) -> None:
+        stopping.set()
+
+    portal._farewell = say
+    future = portal.submit(finish)
+    portal.stop(0)
+    assert future.result(0) == 42
+
+
+def test_stop_on_the_loops_own_thread_does_not_wait_for_itself(portal: LoopThread) -> None:
+    """A callback may close its handler, twice if it likes: the farewell is said after it, once."""
+
+    async def stops() -> str:
+        portal.stop(0)
+        portal.stop(0)
+        return "stopped"
+
+    assert portal.call(stops) == "stopped"
+    thread_of(portal).join(PATIENCE)
+    assert not thread_of(portal).is_alive()
+
+
+# --- the end by accident ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [SystemExit, KeyboardInterrupt])
+def test_a_waiter_wakes_when_the_loop_dies_under_it(
+    portal: LoopThread, fault: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    What kills the loop is logged, everyone who waits gets HandlerClosed, and so does everyone who comes later.
+
+    With a naive loop thread waiters and later calls hang, in silence.
+    """
+    begun = threading.Event()
+    waiter = Caller(lambda: portal.call(for_ever, begun))
+    assert begun.wait(PATIENCE)
+
+    async def kills() -> None:
+        raise fault
+
+    portal.submit(kills)
+    with pytest.raises(HandlerClosed):
+        waiter.outcome()
+    thread_of(portal).join(PATIENCE)
+    assert f"the loop of a handler ended by {fault.__name__}" in caplog.text
+    assert not portal.is_open
+    with pytest.raises(HandlerClosed):
+        portal.call(answer, 1)
+
+
+def test_a_waiter_wakes_when_the_loops_clean_up_breaks_off(portal: LoopThread) -> None:
+    """A coroutine that answers its cancellation with SystemExit ends the clean-up: who waits is told all the same."""
+    begun = threading.Event()
+
+    async def breaks() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise SystemExit from None
+
+    waiter = Caller(lambda: portal.call(breaks))
+    assert begun.wait(PATIENCE)
+    portal.stop(0)
+    with pytest.raises(HandlerClosed):
+        waiter.outcome()
+
+
+def test_a_portal_that_nobody_holds_ends_its_thread() -> None:
+    """Losing the last reference rings the bell and waits for nothing: the thread says farewell and goes."""
+    said: list[float] = []
+    dropped = threading.Event()
+
+    async def say(grace: float) -> None:
+        dropped.wait(PATIENCE)  # a drop that waited for the thread would wait for itself here
+        said.append(grace)
+
+    portal = LoopThread(say)
+    portal.call(answer, 1)
+    thread = thread_of(portal)
+    del portal
+    gc.collect()
+    assert said == []
+    dropped.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert said == [_portal._EXIT_GRACE]
+
+
+# --- the end of the interpreter, and forks ----------------------------------------------------------------------
+
+
+def test_all_loops_end_together_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every bell is rung before any thread is waited for, so that the farewells take their time side by side."""
+    monkeypatch.setattr(_portal, "_SERVERS", set())
+    monkeypatch.setattr(_portal, "_EXIT_GRACE", PATIENCE)
+    barrier = threading.Barrier(3)
+
+    async def meet(grace: float) -> None:
+        barrier.wait(PATIENCE)  # a farewell that waited for the one before would never meet it
+
+    portals = [LoopThread(meet) for _ in range(3)]
+    for portal in portals:
+        portal.call(answer, 1)
+    _portal._say_farewell()
+    assert not any(thread_of(portal).is_alive() for portal in portals)
+    assert not barrier.broken
+    assert not _portal._SERVERS
+
+
+SCRIPT = """
+import asyncio, os, sys, threading
+from o3pro_bg import _portal
+from o3pro_bg._portal import LoopThread
+from o3pro_bg.errors import HandlerClosed
+
+async def farewell(grace):
+    print("farewell", grace, flush=True)
+
+async def for_ever(begun):
+    begun.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("ended", flush=True)
+
+async def answer(value):
+    return value
+
+begun = threading.Event()
+_portal._CALLBACK_GRACE = 0.05
+portal = LoopThread(farewell)
+portal.submit(for_ever, begun)
+begun.wait()
+"""
+
+
+def run_script(lines: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with these lines behind it in an interpreter of its own."""
+    return subprocess.run(  # noqa: S603 - the script is the one above
+        [sys.executable, "-W", "ignore", "-c", SCRIPT + textwrap.dedent(lines)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "complaint"),
+    [
+        ("", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("raise ValueError('mine')", 1, "ValueError: mine"),
+        ("portal.stop(1.5)", 0, ""),
+    ],
+    ids=["end of script", "sys.exit", "exception", "after a stop"],
+)
+def test_the_interpreter_exits_with_a_farewell(lines: str, code: int, complaint: str) -> None:
+    """
+    However a script ends, the farewell is said once, what runs is ended properly, and we print nothing.
+
+    A naive daemon thread is dropped in the middle of its work, and no `finally` of it runs.
+    """
+    done = run_script(lines)
+    assert done.returncode == code
+    assert done.stdout == "farewell 1.5\nended\n"
+    assert done.stderr.strip().rpartition("\n")[2] == complaint
+    assert "o3pro_bg" not in done.stderr
+
+
+def test_the_interpreter_exits_though_farewells_hang() -> None:
+    """All handlers' farewells share one bounded time; then the process goes."""
+    done = run_script(
+        """
+        async def hang(grace):
+            os.write(1, b"hangs\\n")  # `print` mixes the words of threads
+            await asyncio.Event().wait()
+
+        _portal._EXIT_GRACE = 1.0
+        portals = [LoopThread(hang) for _ in range(3)]
+        for each in portals:
+            each.call(answer, 1)
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("hangs\n") == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_is_refused_at_once() -> None:
+    """
+    In the child submit, call and stop end at once, its exit says no farewell, and the parent goes on.
+
+    A naive loop still says that it runs, in the child: the call hangs.
+    """
+    done = run_script(
+        """
+        child = os.fork()
+        if child == 0:
+            for use in (portal.submit, portal.call):
+                try:
+                    use(answer, 1)
+                except HandlerClosed as exc:
+                    print("refused:", exc, portal.is_open, flush=True)
+            portal.stop(5)
+            sys.exit(7)
+        print("child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        print("parent", portal.call(answer, 42), flush=True)
+        """
+    )
+    refused = "refused: the handler is closed, or its process was forked: make a new one False"
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        refused,
+        refused,
+        "child ended with 7",
+        "parent 42",
+        "farewell 1.5",
+        "ended",
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_portal_that_was_not_used_before_the_fork_works_in_the_child() -> None:
+    """A handler that is made before the workers are forked starts its thread in each of them."""
+    done = run_script(
+        """
+        unused = LoopThread(farewell)
+        child = os.fork()
+        if child == 0:
+            print("child", unused.call(answer, 42), flush=True)
+            unused.stop(1)
+            os._exit(0)
+        os.waitpid(child, 0)
+        """
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["child 42", "farewell 1", "farewell 1.5", "ended"]
