@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from o3pro_bg._life import Life, Shared
 from o3pro_bg._states import JobStatus
-from o3pro_bg.errors import WrongThread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,11 +68,11 @@ class Engine:
             cancel_on_close=cancel_on_close,
         )
         self._lives: dict[str, Life] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = asyncio.Event()
 
     async def run(self, job_id: str) -> None:
         """Live the job whose record is in the ledger, to its end; one with a response id is only watched."""
-        self.claim_loop()
+        self.ledger.claim_loop()
         life = self._life_of(job_id)
         try:
             await (life.orphaned() if self._shared.closing else life.live())
@@ -87,7 +86,7 @@ class Engine:
         Raises:
             JobNotFound: No such job.
         """
-        self.claim_loop()
+        self.ledger.claim_loop()
         end = self.ledger.end_of(job_id)
         if end.done():
             return CancelVerdict.TOO_LATE
@@ -108,8 +107,16 @@ class Engine:
             timeout: Seconds for the service to answer creates that are on their way, and cancels.
         """
         if self._shared.closing:
+            await self._closed.wait()
             return
         self._shared.closing = True
+        try:
+            await self._close(timeout)
+        finally:
+            self.ledger.close()
+            self._closed.set()
+
+    async def _close(self, timeout: float) -> None:
         lives = list(self._lives.values())
         for life in lives:
             life.let_go()
@@ -119,28 +126,10 @@ class Engine:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1)
-        self.ledger.close()
         if self._shared.remote is not None:
             with suppress(Exception):
                 async with asyncio.timeout(1):
                     await self._shared.remote.aclose()
-
-    def claim_loop(self) -> None:
-        """
-        Bind the engine to the running loop, which the first use does.
-
-        Raises:
-            WrongThread: It is bound to another one.
-        """
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-            self.ledger.clock = loop.time  # the monotonic clock, or a test's virtual one
-        if self._loop is not loop:
-            raise WrongThread(
-                "this handler lives on another event loop: make one AsyncBackgroundHandler per loop, "
-                "or use BackgroundHandler, which any thread and any loop may call"
-            )
 
     def _life_of(self, job_id: str) -> Life:
         """Answer the life of a job, which may be asked for before its task has begun."""

@@ -201,7 +201,8 @@ class Face:
             return {"success": False, "error": self._not_found(job_id)}
         if verdict is CancelVerdict.CONFIRMED:
             return _replies.cancelled(record)
-        return _replies.left_alone(record, _NOT_CANCELLED[verdict], self._language)
+        let_go = verdict is CancelVerdict.TOO_LATE and not record.status.is_terminal
+        return _replies.left_alone(record, "closed" if let_go else _NOT_CANCELLED[verdict], self._language)
 
     def _remove(self, job_id: str) -> CancelReply:
         if (record := self._store.get(job_id)) is None:

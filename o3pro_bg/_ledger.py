@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from o3pro_bg.errors import JobNotFound
+from o3pro_bg.errors import JobNotFound, WrongThread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -50,6 +50,24 @@ class Ledger:
         self._ends: dict[str, asyncio.Future[JobRecord]] = {}
         self._retired: deque[str] = deque()
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def claim_loop(self) -> None:
+        """
+        Bind the ledger, and whoever writes in it, to the running loop, which the first use does.
+
+        Raises:
+            WrongThread: It is bound to another one.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            self.clock = loop.time  # the monotonic clock, or a test's virtual one
+        if self._loop is not loop:
+            raise WrongThread(
+                "this handler lives on another event loop: make one AsyncBackgroundHandler per loop, "
+                "or use BackgroundHandler, which any thread and any loop may call"
+            )
 
     def find(self, job_id: str) -> JobRecord | None:
         """Answer the job's newest record, or None where there is no such job."""
@@ -96,15 +114,14 @@ class Ledger:
 
         Raises:
             JobNotFound: No such job.
+            WrongThread: The job lives on another loop, and has not ended.
         """
-        record = self.record(job_id)
-        if (end := self._ends.get(job_id)) is None:
-            end = asyncio.get_running_loop().create_future()
-            if record.status.is_terminal or self._closed:
-                end.set_result(record)
-            else:
-                self._ends[job_id] = end
-        return end
+        record, fresh = self.record(job_id), asyncio.get_running_loop().create_future()
+        if record.status.is_terminal or self._closed:
+            fresh.set_result(record)
+            return fresh
+        self.claim_loop()
+        return self._ends.setdefault(job_id, fresh)
 
     async def wait(self, job_id: str, timeout: float | None = None) -> JobRecord:
         """
@@ -159,11 +176,16 @@ class Ledger:
 
     def _retire(self, job_id: str) -> None:
         if isinstance(self._retain, timedelta):
-            asyncio.get_running_loop().call_later(self._retain.total_seconds(), self._store.remove, job_id)
+            asyncio.get_running_loop().call_later(self._retain.total_seconds(), self._forget, job_id)
         elif self._retain is not None:
             self._retired.append(job_id)
             while len(self._retired) > self._retain:
-                self._store.remove(self._retired.popleft())
+                self._forget(self._retired.popleft())
+
+    def _forget(self, job_id: str) -> None:
+        record = self.find(job_id)
+        if record is not None and record.status.is_terminal:  # not one that was taken up again meanwhile
+            self._store.remove(job_id)
 
 
 def _check_seconds(timeout: float | None) -> None:

@@ -159,7 +159,11 @@ class Life:
                 if self._shared.slots.locked():
                     self._ledger.note(self._job_id, waiting="concurrency")
                 await stack.enter_async_context(self._shared.slots)
-            remote = await self._shared.connected()
+            try:
+                remote = await self._shared.connected()
+            except RemoteTrouble as trouble:
+                self._refuse(trouble)
+                return
             if not self._sent:
                 await self._create(remote, record)
             await self._watch(remote)
@@ -172,11 +176,13 @@ class Life:
             except RemoteTrouble as trouble:
                 log.info("job %s: create %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
                 self._troubles += 1
-                if not self._may_send_again(trouble):
-                    self._ledger.apply(self._job_id, _refusal(trouble, unwanted=self._is_unwanted))
-                    return
-                self._sent = False
-                await self._hold_off(trouble)
+                if self._may_send_again(trouble):
+                    self._sent = trouble.kind is Trouble.UNCLEAR  # which may be running, and cannot just be dropped
+                    await self._hold_off(trouble)
+                    if not self._is_unwanted:
+                        continue
+                self._refuse(trouble)
+                return
             else:
                 self._sent, self._troubles, self._hint = True, 0, news.poll_after or None
                 self._shared.budget.accepted()
@@ -304,6 +310,15 @@ class Life:
     def _fail(self, code: str, detail: str = "") -> None:
         self._ledger.apply(self._job_id, News(Event.ERRORED, failure=Failure(code, detail)))
 
+    def _refuse(self, trouble: RemoteTrouble) -> None:
+        """End the job, whose create is not sent again."""
+        failure = trouble.failure
+        if trouble.kind is Trouble.UNCLEAR or self._resubmissions:
+            failure = Failure("submission_uncertain", f"{failure.code} {failure.detail}".strip())
+        elif self._is_unwanted and trouble.kind in _NEVER_ARRIVED:
+            self._ledger.apply(self._job_id, News(Event.CANCELLED))
+        self._ledger.apply(self._job_id, News(Event.ERRORED, failure=failure))
+
     async def orphaned(self) -> None:
         """
         End the job as nobody is left to live it.
@@ -329,13 +344,3 @@ class Life:
                 remote = await self._shared.connected()
                 await remote.cancel(response_id)
                 self._heard(await remote.look(response_id))
-
-
-def _refusal(trouble: RemoteTrouble, *, unwanted: bool) -> News:
-    """Tell what a create that is not repeated makes of its job."""
-    failure = trouble.failure
-    if unwanted and trouble.kind in _NEVER_ARRIVED:
-        return News(Event.CANCELLED)
-    if trouble.kind is Trouble.UNCLEAR:
-        failure = Failure("submission_uncertain", f"{failure.code} {failure.detail}".strip())
-    return News(Event.ERRORED, failure=failure)

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import logging
+import sys
 import threading
 import time
 import warnings
@@ -106,8 +107,16 @@ class LoopThread:
                     "a waiting call of BackgroundHandler blocks the event loop it is made in: "
                     "use AsyncBackgroundHandler there",
                     RuntimeWarning,
-                    stacklevel=4,
+                    stacklevel=_level_outside(),
                 )
+
+
+def _level_outside() -> int:
+    """Answer the stack level, for a warning of our caller, at which this package was called."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("o3pro_bg."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class _Server:
@@ -119,6 +128,7 @@ class _Server:
         self._bell: asyncio.Future[float] = self._loop.create_future()
         self._futures: set[concurrent.futures.Future[Any]] = set()
         self._lock = threading.Lock()
+        self._at_exit = False
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
         self.thread.start()
         _SERVERS.add(self)
@@ -134,16 +144,19 @@ class _Server:
         future.add_done_callback(self._futures.discard)
         return future
 
-    def ring(self, grace: float) -> None:
+    def ring(self, grace: float, *, at_exit: bool = False) -> None:
         """Have the farewell said; does not wait."""
         with suppress(RuntimeError):  # the loop has ended already
-            self._loop.call_soon_threadsafe(self._hear, grace)
+            self._loop.call_soon_threadsafe(self._hear, grace, at_exit)
 
     def join(self, seconds: float) -> None:
         if self.thread is not threading.current_thread():
             self.thread.join(seconds)
 
-    def _hear(self, grace: float) -> None:
+    def _hear(self, grace: float, at_exit: bool) -> None:  # noqa: FBT001 - call_soon passes by position
+        self._at_exit = at_exit
+        if at_exit:
+            self._loop.set_default_executor(_Inline())
         if not self._bell.done():
             self._bell.set_result(grace)
 
@@ -152,7 +165,9 @@ class _Server:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._until_rung())
         except BaseException as exc:
-            log.error("the loop of a handler ended by %s", type(exc).__name__)
+            # As the interpreter exits, a loop cannot end its thread pool (CPython 3.12): all else is done by then.
+            level = logging.DEBUG if self._at_exit else logging.ERROR
+            log.log(level, "the loop of a handler ended by %s", type(exc).__name__)
         finally:
             _SERVERS.discard(self)
             with self._lock:  # the loop is closed: whoever had not come by now is refused
@@ -165,6 +180,22 @@ class _Server:
         await self._farewell(await self._bell)
         if callbacks := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(callbacks, timeout=_CALLBACK_GRACE)
+
+
+class _Inline(concurrent.futures.ThreadPoolExecutor):
+    """
+    Runs what it is given at once, where it is given.
+
+    When the interpreter exits, thread pools take nothing more, and without one a loop looks up no host name.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as exc:
+            future.set_exception(exc)
+        return future
 
 
 def _closed() -> HandlerClosed:
@@ -180,6 +211,6 @@ def _say_farewell() -> None:
     servers = list(_SERVERS)
     deadline = time.monotonic() + _EXIT_GRACE
     for server in servers:
-        server.ring(_EXIT_GRACE)
+        server.ring(_EXIT_GRACE, at_exit=True)
     for server in servers:
         server.join(max(deadline - time.monotonic(), 0.0))

@@ -134,8 +134,9 @@ class JobRecord:
             facts["usage"] = news.usage
         if self.status.is_terminal:
             log.debug("job %s is %s: late news (%s) do not move it", self.job_id, self.status, news.event)
-        elif news.event is not None:
-            facts |= self._move(news, step(self.status, news.event), at)
+        else:
+            status = self.status if news.event is None else step(self.status, news.event)
+            facts |= self._move(news, status, at)
         return replace(self, **facts) if facts else self
 
     def _without_question(self, failure: Failure | None, status: JobStatus) -> Failure | None:

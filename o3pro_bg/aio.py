@@ -55,7 +55,7 @@ class AsyncBackgroundHandler(Face):
         self, question: str, effort: str = "low", *, timeout: float | None = None, **options: Any
     ) -> StartReply:
         """Start a job and answer its id, before any network traffic; see `BackgroundHandler`."""
-        self._engine.claim_loop()
+        self._ledger.claim_loop()
         try:
             return _replies.started(self._run(self._admit(question, effort, timeout, options)))
         except Refused as refused:
@@ -75,10 +75,10 @@ class AsyncBackgroundHandler(Face):
 
     async def cancel_job(self, job_id: str) -> CancelReply:
         """Cancel the job for real, waiting for the service up to 15 seconds; see `BackgroundHandler`."""
-        try:
-            return self._cancel_reply(job_id, await self._engine.cancel(job_id))
-        except JobNotFound:
-            return self._cancel_reply(job_id, CancelVerdict.TOO_LATE)
+        verdict = CancelVerdict.TOO_LATE
+        with suppress(JobNotFound):
+            verdict = await self._engine.cancel(job_id)
+        return self._cancel_reply(job_id, verdict)
 
     # --- what stands beside them ----------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class AsyncBackgroundHandler(Face):
         self, question: str, effort: str = "low", *, timeout: float | None = None, **options: Any
     ) -> AsyncJob:
         """Start a job and answer its handle; raises as `BackgroundHandler.submit` does."""
-        self._engine.claim_loop()
+        self._ledger.claim_loop()
         try:
             return self._job(self._run(self._admit(question, effort, timeout, options)))
         except Refused as refused:
@@ -94,7 +94,7 @@ class AsyncBackgroundHandler(Face):
 
     async def attach(self, response: str, question: str = "", effort: str = "low") -> AsyncJob:
         """Take up a response that exists already; see `BackgroundHandler.attach`."""
-        self._engine.claim_loop()
+        self._ledger.claim_loop()
         return self._job(self._run(self._adopt(response, question, effort)))
 
     def job(self, job_id: str) -> AsyncJob:

@@ -111,15 +111,11 @@ class BackgroundHandler(Face):
         Raises:
             WrongThread: Called on the handler's own loop.
         """
-        record = self._store.get(job_id)
-        if record is None or record.status.is_terminal:
-            return self._cancel_reply(job_id, CancelVerdict.TOO_LATE)
-        try:
-            return self._cancel_reply(job_id, self._portal.call(self._engine.cancel, job_id))
-        except HandlerClosed:
-            return _replies.left_alone(record, "closed", self._language)
-        except JobNotFound:
-            return self._cancel_reply(job_id, CancelVerdict.TOO_LATE)
+        verdict, record = CancelVerdict.TOO_LATE, self._store.get(job_id)
+        if record is not None and not record.status.is_terminal:
+            with suppress(HandlerClosed, JobNotFound):
+                verdict = self._portal.call(self._engine.cancel, job_id)
+        return self._cancel_reply(job_id, verdict)
 
     # --- what stands beside them ----------------------------------------------------------------------------
 

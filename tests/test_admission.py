@@ -101,7 +101,7 @@ def test_what_no_service_could_take_is_refused(arguments: dict[str, Any], key: s
     [
         ({"effort": "max" * 1000}, "low, medium, high"),
         ({"store": False}, "store"),
-        ({"reasoning": {"effort": "high"}}, "the effort is `effort`"),
+        ({"reasoning": {"effort": "high"}}, "reasoning"),
         ({"metadata": pairs(16)}, "15"),
     ],
 )

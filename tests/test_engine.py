@@ -34,7 +34,7 @@ def test_an_engine_lives_on_one_loop() -> None:
         with pytest.raises(WrongThread):
             await bench.engine.cancel("second")
         with pytest.raises(WrongThread):
-            bench.engine.claim_loop()
+            bench.ledger.claim_loop()
 
     run_virtual(first)
     run_virtual(second)

@@ -228,8 +228,12 @@ def test_both_faces_in_one_process() -> None:
 
 SCRIPT = """
 import sys, time
+import httpx2
 from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig, Pace
-handler = BackgroundHandler(O3ProClient(O3ProConfig(auth="key")), pace=Pace(floor=0.05, ceiling=0.05))
+# No connection is kept open, so whatever is asked late has to look up the host's name once more.
+unkept = lambda: httpx2.AsyncClient(limits=httpx2.Limits(max_keepalive_connections=0))
+client = O3ProClient(O3ProConfig(auth="key"), http_client=unkept)
+handler = BackgroundHandler(client, pace=Pace(floor=0.05, ceiling=0.05))
 job = handler.submit("q", metadata={"emulator": "seconds=60 queued=0"})
 while job.status() != "running": time.sleep(0.01)
 print("running", flush=True)
@@ -244,7 +248,7 @@ def test_the_end_of_the_interpreter_cancels(o3pro_emulator: Emulator, ending: st
     """However a script ends, it ends; the job is cancelled at the service and our thread prints nothing."""
     environment = {
         **os.environ,
-        "AZURE_OPENAI_ENDPOINT": o3pro_emulator.endpoint,
+        "AZURE_OPENAI_ENDPOINT": o3pro_emulator.endpoint.replace("127.0.0.1", "localhost"),
         "AZURE_OPENAI_API_KEY": o3pro_emulator.api_key,
     }
     process = subprocess.Popen(  # noqa: S603 - a script of this file

@@ -340,7 +340,11 @@ async def test_failed_with_status_200_is_a_failure(
         ({"reason": "content_filter"}, "incomplete_content_filter", "incomplete: content_filter"),
         ({"reason": "max_messages"}, "incomplete", "incomplete: max_messages"),
         ({"reason": "steered"}, "incomplete", "incomplete: steered"),
-        *[(odd, "incomplete", "") for odd in ({"reason": None}, {}, [], "odd", None)],
+        ({"reason": None}, "incomplete", ""),
+        ({}, "incomplete", ""),
+        ([], "incomplete", ""),
+        ("odd", "incomplete", ""),
+        (None, "incomplete", ""),
     ],
 )
 async def test_incomplete_keeps_the_partial_text_and_names_the_reason(

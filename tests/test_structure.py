@@ -142,8 +142,8 @@ def test_modules_are_small(path: Path) -> None:
 
 
 def test_the_core_is_small() -> None:
-    """Rings 0 to 3 have at most 2,050 lines of code together."""
-    assert sum(code_lines(PACKAGE / f"{name}.py") for name in CORE) <= 2050
+    """Rings 0 to 3 have at most 2,100 lines of code together."""
+    assert sum(code_lines(PACKAGE / f"{name}.py") for name in CORE) <= 2100
 
 
 def test_the_reading_path_is_one_sitting() -> None:

@@ -75,7 +75,7 @@ class Bench:
 
     def enter(self, job_id: str = "job", *, timeout: float | None = None, response_id: str | None = None) -> None:
         """Put the record of a new job into the ledger."""
-        self.engine.claim_loop()
+        self.ledger.claim_loop()
         request = JobRequest("question", "low", timeout=timeout)
         self.store.insert(JobRecord(job_id, request, 0.0, self.ledger.clock(), response_id=response_id))
 
