@@ -332,6 +332,18 @@ async def test_a_removed_job_is_not_resurrected_by_late_news() -> None:
     assert [record.job_id for record in bench.store.snapshot()] == ["b"]
 
 
+@virtual
+async def test_retain_spares_a_job_that_was_taken_up_again() -> None:
+    """A job that was removed by hand and taken up again is under way, and is not let go for its former end."""
+    bench = bench_of("a", "b", "c", retain=1)
+    bench.ledger.apply("a", ANSWERED)
+    bench.store.remove("a")
+    bench.enter("a", response_id="resp_a")
+    bench.ledger.apply("b", ANSWERED)
+    bench.ledger.apply("c", ANSWERED)
+    assert [record.job_id for record in bench.store.snapshot()] == ["c", "a"]
+
+
 # --- close ------------------------------------------------------------------------------------------------------
 
 

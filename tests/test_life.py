@@ -302,6 +302,41 @@ async def test_resubmit_uncertain_sends_up_to_twice_more(unclear: int, code: str
     assert creates(bench) == min(unclear + 1, 3)
 
 
+@virtual
+async def test_cancel_before_an_uncertain_create_is_repeated() -> None:
+    """A create that may be running is not dropped as unsent: the job ends as uncertain, and is not sent again."""
+    bench = Bench(resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR)]
+    bench.start()
+    await asyncio.sleep(0.1)
+    assert await bench.engine.cancel("job") is CancelVerdict.TOO_LATE
+    failure = bench.record().failure
+    assert (failure and failure.code) == "submission_uncertain"
+    assert creates(bench) == 1
+
+
+@virtual
+async def test_a_refusal_after_an_uncertain_create_does_not_hide_it() -> None:
+    """A create that was repeated and then refused leaves the first one uncertain."""
+    bench = Bench(resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR), trouble(Trouble.REFUSED, "bad")]
+    bench.start()
+    record = await bench.end()
+    assert record.failure == Failure("submission_uncertain", "bad detail")
+
+
+@virtual
+async def test_a_client_that_cannot_be_made_fails_the_job() -> None:
+    """Where no connection can be made at all, the job fails with the reason, and is not called a bug."""
+
+    async def connect() -> Any:
+        raise trouble(Trouble.REFUSED, "client")
+
+    bench = Bench(connect=connect)
+    bench.start()
+    assert (await bench.end()).failure == Failure("client", "detail")
+
+
 # --- trouble on look --------------------------------------------------------------------------------------------
 
 
