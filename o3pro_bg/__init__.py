@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from o3pro_bg.errors import JobNotFinished as JobNotFinished
     from o3pro_bg.errors import JobNotFound as JobNotFound
     from o3pro_bg.errors import O3ProError as O3ProError
-    from o3pro_bg.errors import StoreError as StoreError
     from o3pro_bg.errors import SubmissionUncertain as SubmissionUncertain
     from o3pro_bg.errors import WrongThread as WrongThread
     from o3pro_bg.handler import BackgroundHandler as BackgroundHandler
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 _ERRORS = (
     "ConfigError DeadlineExceeded HandlerClosed InvalidRequest JobCancelled JobFailed JobLost JobNotFinished "
-    "JobNotFound O3ProError StoreError SubmissionUncertain WrongThread"
+    "JobNotFound O3ProError SubmissionUncertain WrongThread"
 )
 _HOMES = {
     "AsyncBackgroundHandler": "aio",

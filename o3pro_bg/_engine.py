@@ -7,14 +7,17 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from o3pro_bg._life import Life, Shared
+from o3pro_bg._life import Life
+from o3pro_bg._shared import Shared
 from o3pro_bg._states import JobStatus
+from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from o3pro_bg._ledger import Ledger
     from o3pro_bg._pacing import Pace
+    from o3pro_bg._records import JobRecord
     from o3pro_bg._remote import Remote
 
 _CANCEL_PATIENCE: Final = 15.0  # seconds that `cancel` waits for the service to confirm
@@ -68,14 +71,24 @@ class Engine:
             cancel_on_close=cancel_on_close,
         )
         self._lives: dict[str, Life] = {}
-        self._closed = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
 
-    async def run(self, job_id: str) -> None:
-        """Live the job whose record is in the ledger, to its end; one with a response id is only watched."""
+    async def run(self, job_id: str, then: Callable[[JobRecord], object] | None = None) -> None:
+        """
+        Live the job whose record is in the ledger, to its end; one with a response id is only watched.
+
+        Args:
+            job_id: The job.
+            then: Called, soon, with the record in which the job ends, or in which `close` lets it go.
+        """
         self.ledger.claim_loop()
-        life = self._life_of(job_id)
         try:
+            if then is not None:
+                self.ledger.when_ended(job_id, then)
+            life = self._life_of(job_id)
             await (life.orphaned() if self._shared.closing else life.live())
+        except JobNotFound:  # cancelled and removed before its task began
+            return
         finally:
             self._lives.pop(job_id, None)
 
@@ -106,15 +119,10 @@ class Engine:
         Args:
             timeout: Seconds for the service to answer creates that are on their way, and cancels.
         """
-        if self._shared.closing:
-            await self._closed.wait()
-            return
         self._shared.closing = True
-        try:
-            await self._close(timeout)
-        finally:
-            self.ledger.close()
-            self._closed.set()
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close(timeout))
+        await asyncio.shield(self._closing)
 
     async def _close(self, timeout: float) -> None:
         lives = list(self._lives.values())
@@ -126,6 +134,7 @@ class Engine:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1)
+        self.ledger.close()
         if self._shared.remote is not None:
             with suppress(Exception):
                 async with asyncio.timeout(1):
@@ -134,5 +143,5 @@ class Engine:
     def _life_of(self, job_id: str) -> Life:
         """Answer the life of a job, which may be asked for before its task has begun."""
         if (life := self._lives.get(job_id)) is None:
-            life = self._lives[job_id] = Life(job_id, self._shared)
+            life = self._lives[job_id] = Life(self.ledger.record(job_id), self._shared)
         return life

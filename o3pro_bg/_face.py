@@ -32,11 +32,13 @@ class Settings(TypedDict, total=False):
 
     Attributes:
         language: The language of the replies' sentences, `"ja"` (default) or `"en"`.
-        timeout: Seconds after which each job is cancelled at the service and fails; default none.
+        timeout: Seconds from its start after which a job is cancelled at the service and fails, waits for
+            `max_concurrency` included; default none.
         max_concurrency: The most jobs under way at the service at once; default no bound.
         max_in_flight: The most HTTP requests under way at once; default 64.
         pace: When to look at a job; default `Pace()`.
-        retain: How many ended jobs to keep (int), or for how long (timedelta); default until removed.
+        retain: How many ended jobs to keep (int), or for how long (timedelta); default until removed. An
+            answer that is let go before it was read is gone.
         on_close: `"cancel"` (default) cancels jobs under way when the handler closes, `"detach"` leaves them
             running at the service.
         resubmit_uncertain: Send a create again that may have been accepted, and so perhaps pay twice.
@@ -64,11 +66,23 @@ def _check(settings: Settings) -> None:
     retain = settings.get("retain")
     figures = {
         "retain": retain.total_seconds() if isinstance(retain, timedelta) else retain,
-        **{name: settings.get(name) for name in ("timeout", "max_concurrency", "max_in_flight", "lost_after")},
+        **{name: settings.get(name) for name in ("timeout", "max_concurrency")},
+        "max_in_flight": settings.get("max_in_flight", 64),
+        "lost_after": settings.get("lost_after", 30.0),
     }
+    optional = ("retain", "timeout", "max_concurrency")
     for name, figure in figures.items():
-        if figure is not None and not is_positive(figure):
-            raise ValueError(f"{name} has to be above 0, or None")
+        if not is_positive(figure) and not (figure is None and name in optional):
+            raise ValueError(f"{name} has to be above 0{', or None' if name in optional else ''}")
+        if name.startswith("max_") and isinstance(figure, float):
+            raise ValueError(f"{name} has to be a whole number")
+
+
+def grace_of(timeout: float) -> float:
+    """Answer the seconds that closing may take; raises ValueError where they are none."""
+    if timeout != 0 and not is_positive(timeout):
+        raise ValueError("timeout has to be a finite number of seconds, 0 or more")
+    return timeout
 
 
 class Face:
@@ -125,10 +139,10 @@ class Face:
             raise Refused("not_ready", problems="; ".join(self.client.config.validate(self._language)))
         timeout = self._timeout if timeout is None else timeout
         request = admit(self.client.config, question, effort, timeout, options)
-        return self._enter(request, uuid.uuid4().hex, time.time())
+        return self._enter(request, uuid.uuid4().hex, time.time())[0]
 
-    def _adopt(self, response: str, question: str, effort: str) -> JobRecord:
-        """Answer the record of a job whose response exists already, from its id or a continuation token."""
+    def _adopt(self, response: str, question: str, effort: str) -> tuple[JobRecord, bool]:
+        """Answer the record of a job whose response exists already, and whether the job is new here."""
         if self._is_closed:
             raise Refused("closed").as_error()
         if not response or not response.isprintable() or response.startswith(".") or " " in response:
@@ -144,16 +158,17 @@ class Face:
             facts = from_token(response)
             if (asked := facts["deployment"]) != deployment:
                 raise InvalidRequest(f"this job belongs to deployment {asked!r}, the handler to {deployment!r}")
-        if (held := self._store.get(facts["job_id"])) is not None:
-            return held
         request = JobRequest(question, facts["effort"], deployment)
         return self._enter(request, facts["job_id"], facts["created_at"], facts["response_id"])
 
-    def _enter(self, request: JobRequest, job_id: str, created_at: float, response_id: str | None = None) -> JobRecord:
+    def _enter(
+        self, request: JobRequest, job_id: str, created_at: float, response_id: str | None = None
+    ) -> tuple[JobRecord, bool]:
+        """Answer the record of this job, and whether it is new here."""
         started = self._ledger.clock() - max(time.time() - created_at, 0.0)
         record = JobRecord(job_id, request, created_at, started, response_id=response_id)
-        self._store.insert(record)
-        return record
+        is_new = self._store.insert(record)
+        return record, is_new
 
     def _refused(self, refused: Refused, question: str, effort: str) -> StartReply:
         error = refused.sentence(self._language)
@@ -178,9 +193,14 @@ class Face:
         now = self._ledger.clock()
         return [_replies.listed(record, now) for record in self._store.snapshot()]
 
+    def _ids(self) -> list[str]:
+        return [record.job_id for record in self._store.snapshot()]
+
     def _split(self, job_ids: Iterable[str] | None) -> tuple[list[tuple[str, ResultReply]], list[str]]:
         """Answer the replies of those jobs that need no waiting, and the ids of the others."""
-        ids = [record.job_id for record in self._store.snapshot()] if job_ids is None else dict.fromkeys(job_ids)
+        if isinstance(job_ids, str):
+            raise TypeError("job_ids has to be a collection of ids, not one id")
+        ids = self._ids() if job_ids is None else dict.fromkeys(job_ids)
         ended: list[tuple[str, ResultReply]] = []
         pending: list[str] = []
         for job_id in ids:
@@ -246,10 +266,10 @@ class JobsView(Mapping[str, "ListedJob"]):
             raise JobNotFinished(f"job {job_id} has not ended: cancel it, or wait for it, first", job_id=job_id)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([job["job_id"] for job in self._face._list()])
+        return iter(self._face._ids())
 
     def __len__(self) -> int:
-        return len(self._face._list())
+        return len(self._face._ids())
 
     def __repr__(self) -> str:
         return f"<JobsView of {self._face!r}>"

@@ -16,10 +16,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from o3pro_bg._ends import Ends, check_seconds
 from o3pro_bg.errors import JobNotFound, WrongThread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from o3pro_bg._records import JobRecord, News
     from o3pro_bg._stores import Store
@@ -131,28 +132,15 @@ class Ledger:
             JobNotFound: No such job.
             TimeoutError: It has not ended within so many seconds; it goes on.
         """
-        _check_seconds(timeout)
+        check_seconds(timeout)
         end = self.end_of(job_id)
         if not (await asyncio.wait([end], timeout=timeout))[0]:
             raise TimeoutError(f"job {job_id} has not ended within {timeout} seconds; it goes on")
         return end.result()
 
-    async def as_completed(self, job_ids: Iterable[str], timeout: float | None = None) -> AsyncIterator[JobRecord]:
-        """Answer what `wait` answers of each of these jobs, in the order in which they end; raises as it does."""
-        _check_seconds(timeout)
-        deadline = None if timeout is None else self.clock() + timeout
-        queue: asyncio.Queue[JobRecord] = asyncio.Queue()
-        ids = list(dict.fromkeys(job_ids))
-        for job_id in ids:
-            self.when_ended(job_id, queue.put_nowait)
-        await asyncio.sleep(0)  # what has ended already is in the queue, even for a timeout of 0
-        for left in range(len(ids), 0, -1):
-            try:
-                async with asyncio.timeout(None if deadline is None else deadline - self.clock()):
-                    record = await queue.get()
-            except TimeoutError:
-                raise TimeoutError(f"{left} of {len(ids)} jobs have not ended in time; they go on") from None
-            yield record
+    async def ends_of(self, job_ids: Iterable[str], timeout: float | None = None) -> Ends:
+        """Answer the ends of these jobs, each watched from now on, within so many seconds together."""
+        return Ends(self, job_ids, timeout)
 
     def when_ended(self, job_id: str, callback: Callable[[JobRecord], object]) -> None:
         """
@@ -179,16 +167,15 @@ class Ledger:
             asyncio.get_running_loop().call_later(self._retain.total_seconds(), self._forget, job_id)
         elif self._retain is not None:
             self._retired.append(job_id)
+            if len(self._retired) > self._retain:  # some may be gone, or taken up again
+                self._retired = deque(filter(self._has_ended, self._retired))
             while len(self._retired) > self._retain:
                 self._forget(self._retired.popleft())
 
     def _forget(self, job_id: str) -> None:
-        record = self.find(job_id)
-        if record is not None and record.status.is_terminal:  # not one that was taken up again meanwhile
+        if self._has_ended(job_id):
             self._store.remove(job_id)
 
-
-def _check_seconds(timeout: float | None) -> None:
-    # NaN would stand at the head of the loop's timers and keep all others from firing.
-    if timeout is not None and not timeout >= 0:
-        raise ValueError("timeout takes a number of seconds, 0 or more, or None")
+    def _has_ended(self, job_id: str) -> bool:
+        record = self.find(job_id)
+        return record is not None and record.status.is_terminal

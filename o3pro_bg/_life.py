@@ -1,5 +1,5 @@
 """
-How one job lives: created once, looked at until it ends, cancelled for real.
+How one job lives: submitted once, looked at until it ends, cancelled for real.
 
 A `Life` is driven by one task, and that task alone talks to the service about its job. Whoever wants something
 of the job (a cancel, its deadline, the end of the handler) leaves a wish and wakes the task. Until the job is
@@ -12,91 +12,52 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import AsyncExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
-from o3pro_bg._pacing import Pace, RateBudget, backoff
+from o3pro_bg._pacing import backoff
 from o3pro_bg._records import Failure, JobRecord, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._states import Event
+from o3pro_bg._submission import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from o3pro_bg._ledger import Ledger
     from o3pro_bg._remote import Remote
+    from o3pro_bg._shared import Shared
 
 log = logging.getLogger("o3pro_bg")
 
-_CONNECT_PATIENCE: Final = 120.0  # seconds of failed connects after which an unsent job fails
 _CANCEL_TRIES: Final = 6  # unconfirmed cancels after which a job that has ended here is left to the service
-_RESUBMISSIONS: Final = 2  # how often an uncertain create is repeated where the user allows it
 _LAST_WORDS: Final = 2.0  # seconds for a cancel when the loop itself ends
-_NEVER_ARRIVED: Final = frozenset({Trouble.UNSENT, Trouble.THROTTLED})
 _WAITING: Final = {Trouble.THROTTLED: "rate_limit", Trouble.DENIED: "denied"}
 _ENDS: Final = frozenset({Event.ANSWERED, Event.ERRORED, Event.CANCELLED, Event.LOST})
-
-
-@dataclass(slots=True)
-class Shared:
-    """
-    What all jobs of an engine share.
-
-    Attributes:
-        connect: Answers the remote of the running loop; asked once, by the first job.
-        slots: Bounds the jobs under way at the service, or None.
-        in_flight: Bounds the requests under way.
-        resubmit_uncertain: Whether a create that may have been accepted is sent again.
-        lost_after: Seconds for which the service has to deny a response before it counts as lost.
-        cancel_on_close: Whether a job is cancelled at the service when the engine closes.
-        closing: Whether the engine is being closed.
-    """
-
-    connect: Callable[[], Awaitable[Remote]]
-    ledger: Ledger
-    pace: Pace
-    slots: asyncio.Semaphore | None
-    in_flight: asyncio.Semaphore
-    resubmit_uncertain: bool
-    lost_after: float
-    cancel_on_close: bool
-    budget: RateBudget = field(default_factory=RateBudget)
-    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    remote: Remote | None = None
-    closing: bool = False
-
-    async def connected(self) -> Remote:
-        """Answer the remote, connected at the first call."""
-        async with self.connecting:
-            if self.remote is None:
-                self.remote = await self.connect()
-            return self.remote
 
 
 class Life:
     """A job under way: its task, the wishes left for it, and the troubles it has met."""
 
-    def __init__(self, job_id: str, shared: Shared) -> None:
+    def __init__(self, record: JobRecord, shared: Shared) -> None:
         self.task: asyncio.Task[None] | None = None
-        self._job_id = job_id
+        self._job_id = record.job_id
+        self._request = record.request
+        self._born = shared.ledger.clock() - record.elapsed(shared.ledger.clock())
+        self._response_id = record.response_id
         self._shared = shared
         self._ledger = shared.ledger
-        self._sent = (record := shared.ledger.find(job_id)) is not None and record.response_id is not None
+        self._submission = Submission(record.job_id, record.request, shared, lambda: self._is_unwanted)
         self._cancel_wanted = False
         self._cancels_asked = 0
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wake = asyncio.Event()
         self._troubles = 0
-        self._hint: float | None = 0.0 if self._sent else None
-        self._resubmissions = 0
-        self._unreachable_since: float | None = None
+        self._hint: float | None = None if record.response_id is None else 0.0
         self._missing_since: float | None = None
 
     async def live(self) -> None:
         """Live to the end of the job; one that has a response id already is only watched."""
         self.task = asyncio.current_task()
         try:
+            await asyncio.sleep(0)  # an eager task factory would send before the submitter has its id
             await self._live()
         except asyncio.CancelledError:
             await self.orphaned()
@@ -120,14 +81,14 @@ class Life:
         self._ledger.note_cancel(self._job_id)
         if self._refused.done():
             self._refused = asyncio.get_running_loop().create_future()
-        if not self._sent:
+        if not self._is_sent:
             self._ledger.apply(self._job_id, News(Event.CANCELLED))
         self._stop()
         return self._refused
 
     def let_go(self) -> None:
         """Have the task end as the engine closes; what was not sent yet is cancelled in any case."""
-        if self._shared.cancel_on_close or not self._sent:
+        if self._shared.cancel_on_close or not self._is_sent:
             self.cancel()
         self._wake.set()
 
@@ -137,115 +98,67 @@ class Life:
         self._stop()
 
     def _stop(self) -> None:
-        if self._sent:
+        if self._is_sent:
             self._cancel_wanted = True
             self._cancels_asked = self._troubles = 0
             self._wake.set()
         elif self.task is not None:
             self.task.cancel()
 
+    @property
+    def _is_sent(self) -> bool:
+        return self._response_id is not None or self._submission.sent
+
+    @property
+    def _is_unwanted(self) -> bool:
+        return self._cancel_wanted or self._shared.closing
+
+    @property
+    def _has_ended(self) -> bool:
+        """Tell whether the job has ended here; its record may have been removed since."""
+        record = self._ledger.find(self._job_id)
+        return record is None or record.status.is_terminal
+
     # --- the way of a job -----------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        record = self._ledger.record(self._job_id)
-        if record.status.is_terminal:
+        if self._has_ended:
             return
         async with AsyncExitStack() as stack:
-            if record.request.timeout is not None:
-                left = record.request.timeout - record.elapsed(self._ledger.clock())
+            if self._request.timeout is not None:
+                left = self._request.timeout + self._born - self._ledger.clock()
                 timer = asyncio.get_running_loop().call_later(max(left, 0.0), self._expire)
                 stack.callback(timer.cancel)
-            if self._shared.slots is not None and not self._sent:  # what is under way already needs no leave
+            if self._shared.slots is not None and not self._is_sent:  # what is under way already needs no leave
                 if self._shared.slots.locked():
                     self._ledger.note(self._job_id, waiting="concurrency")
                 await stack.enter_async_context(self._shared.slots)
             try:
                 remote = await self._shared.connected()
             except RemoteTrouble as trouble:
-                self._refuse(trouble)
+                self._ledger.apply(self._job_id, self._submission.refused(trouble))
                 return
-            if not self._sent:
-                await self._create(remote, record)
-            await self._watch(remote)
-
-    async def _create(self, remote: Remote, record: JobRecord) -> None:
-        """Have the service accept the job, or end it; what provably never arrived is sent again."""
-        while True:
-            try:
-                news = await self._post(remote, record)
-            except RemoteTrouble as trouble:
-                log.info("job %s: create %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
-                self._troubles += 1
-                if self._may_send_again(trouble):
-                    self._sent = trouble.kind is Trouble.UNCLEAR  # which may be running, and cannot just be dropped
-                    await self._hold_off(trouble)
-                    if not self._is_unwanted:
-                        continue
-                self._refuse(trouble)
-                return
-            else:
-                self._sent, self._troubles, self._hint = True, 0, news.poll_after or None
-                self._shared.budget.accepted()
+            if self._response_id is None:
+                news = await self._submission.accepted(remote)
+                self._response_id, self._hint = news.response_id, news.poll_after or None
                 self._ledger.apply(self._job_id, news)
-                return
-
-    async def _post(self, remote: Remote, record: JobRecord) -> News:
-        while True:
-            while (pause := self._gate()) > 0:
-                self._ledger.note(self._job_id, waiting="rate_limit")
-                await asyncio.sleep(pause)
-            # A foreground create lasts as long as its job: it would keep the others from being looked at.
-            async with self._shared.in_flight if remote.background else nullcontext():
-                if self._gate() == 0:  # nobody has met a 429 while this one waited for its turn
-                    self._ledger.note(self._job_id, waiting="")
-                    self._sent = remote.background  # a foreground create ends with its connection
-                    return await remote.create(self._job_id, record.request)
-
-    def _gate(self) -> float:
-        return self._shared.budget.wait(self._ledger.clock(), random.random())
-
-    @property
-    def _is_unwanted(self) -> bool:
-        return self._cancel_wanted or self._shared.closing
-
-    def _may_send_again(self, trouble: RemoteTrouble) -> bool:
-        now = self._ledger.clock()
-        if self._unreachable_since is None or trouble.kind is not Trouble.UNSENT:
-            self._unreachable_since = now
-        if self._is_unwanted:
-            return False
-        match trouble.kind:
-            case Trouble.THROTTLED:
-                return True
-            case Trouble.UNSENT:
-                return now - self._unreachable_since < _CONNECT_PATIENCE
-            case Trouble.UNCLEAR:
-                self._resubmissions += 1
-                return self._shared.resubmit_uncertain and self._resubmissions <= _RESUBMISSIONS
-            case _:
-                return False
-
-    async def _hold_off(self, trouble: RemoteTrouble) -> None:
-        if trouble.kind is Trouble.THROTTLED:
-            self._shared.budget.throttled(self._ledger.clock(), random.random(), trouble.retry_after)
-        else:
-            self._ledger.note(self._job_id, waiting="connection")
-            await asyncio.sleep(backoff(self._troubles, random.random()))
+            await self._watch(remote)
 
     async def _watch(self, remote: Remote) -> None:
         """Look until the job has ended here and, where a cancel is owed, at the service."""
-        while (record := self._ledger.find(self._job_id)) is not None and record.response_id is not None:
-            if record.status.is_terminal and not self._cancel_wanted:
+        while self._response_id is not None:
+            ended = self._has_ended
+            if ended and not self._cancel_wanted:
                 return
-            if record.status.is_terminal and self._cancels_asked >= _CANCEL_TRIES:
-                log.warning("job %s: the cancel of %s is not confirmed", self._job_id, record.response_id)
+            if ended and self._cancels_asked >= _CANCEL_TRIES:
+                log.warning("job %s: the cancel of %s is not confirmed", self._job_id, self._response_id)
                 return
-            await self._nap(self._delay(record))
+            await self._nap(self._delay())
             if self._shared.closing and not self._cancel_wanted:
                 await self.orphaned()
                 return
-            refused = self._cancel_wanted and not await self._ask_to_stop(remote, record.response_id)
-            await self._look(remote, record.response_id)
+            refused = self._cancel_wanted and not await self._ask_to_stop(remote, self._response_id)
+            await self._look(remote, self._response_id)
             if refused and not self._refused.done():
                 self._refused.set_result(None)
 
@@ -256,7 +169,7 @@ class Life:
                 await self._wake.wait()
         self._wake.clear()
 
-    def _delay(self, record: JobRecord) -> float:
+    def _delay(self) -> float:
         luck = random.random()
         if self._shared.closing and not self._cancel_wanted:
             return 0.0
@@ -264,7 +177,7 @@ class Life:
             return max(backoff(self._troubles, luck), self._hint or 0.0)
         if self._cancel_wanted:
             return backoff(self._cancels_asked, luck)
-        return self._shared.pace.delay(record.elapsed(self._ledger.clock()), luck, hint=self._hint)
+        return self._shared.pace.delay(self._ledger.clock() - self._born, luck, hint=self._hint)
 
     async def _ask_to_stop(self, remote: Remote, response_id: str) -> bool:
         """Ask the service to cancel; False is its refusal. Whether it did stop, the next look tells."""
@@ -310,15 +223,6 @@ class Life:
     def _fail(self, code: str, detail: str = "") -> None:
         self._ledger.apply(self._job_id, News(Event.ERRORED, failure=Failure(code, detail)))
 
-    def _refuse(self, trouble: RemoteTrouble) -> None:
-        """End the job, whose create is not sent again."""
-        failure = trouble.failure
-        if trouble.kind is Trouble.UNCLEAR or self._resubmissions:
-            failure = Failure("submission_uncertain", f"{failure.code} {failure.detail}".strip())
-        elif self._is_unwanted and trouble.kind in _NEVER_ARRIVED:
-            self._ledger.apply(self._job_id, News(Event.CANCELLED))
-        self._ledger.apply(self._job_id, News(Event.ERRORED, failure=failure))
-
     async def orphaned(self) -> None:
         """
         End the job as nobody is left to live it.
@@ -326,16 +230,15 @@ class Life:
         Either `close` ran out of time for it, or the loop ends without a `close`: then the job is cancelled at
         the service, briefly, because nobody is left to read its answer.
         """
-        record = self._ledger.find(self._job_id)
-        if record is None or record.status.is_terminal:
+        if self._has_ended:
             return
-        if not self._sent:
+        if not self._is_sent:
             self._ledger.apply(self._job_id, News(Event.CANCELLED))
-        elif record.response_id is None:
+        elif self._response_id is None:
             self._fail("submission_uncertain")
         elif self._shared.cancel_on_close:
             if not self._shared.closing:
-                await self._last_words(record.response_id)
+                await self._last_words(self._response_id)
             self._ledger.apply(self._job_id, News(Event.LOST, failure=Failure("closed_unconfirmed")))
 
     async def _last_words(self, response_id: str) -> None:

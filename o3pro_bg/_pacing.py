@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """
     How long to wait between two looks at a job: `factor * sqrt(age)`, held between `floor` and `ceiling`.

@@ -75,7 +75,7 @@ class LoopThread:
             HandlerClosed: The loop has ended, or ends meanwhile.
             WrongThread: Called on the loop's own thread, which would wait for itself.
         """
-        if self._server is not None and threading.current_thread() is self._server.thread:
+        if self._is_here():
             raise WrongThread(
                 "a call that waits was made on the handler's own thread, which would wait for itself: "
                 "call it from another thread, or use check_status and get_result, which do not wait"
@@ -95,8 +95,13 @@ class LoopThread:
         with self._lock:
             self._stopped = True
         if self._server is not None:
+            if self._server.thread.is_alive() and not self._is_here():
+                self._warn_in_a_loop()
             self._server.ring(grace)
             self._server.join(grace + _JOIN_GRACE)
+
+    def _is_here(self) -> bool:
+        return self._server is not None and threading.current_thread() is self._server.thread
 
     def _warn_in_a_loop(self) -> None:
         with suppress(RuntimeError):
@@ -130,7 +135,11 @@ class _Server:
         self._lock = threading.Lock()
         self._at_exit = False
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError:  # as the interpreter exits, no thread starts any more
+            self._loop.close()
+            raise _closed() from None
         _SERVERS.add(self)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:

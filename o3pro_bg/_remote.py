@@ -18,11 +18,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
+import anyio
+
 from o3pro_bg._records import Failure, News, Usage
 from o3pro_bg._states import SERVICE_WORDS, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     import httpx2
     from openai import AsyncAzureOpenAI
@@ -66,6 +68,10 @@ class Remote(Protocol):
     background: bool
     """Whether a create is answered at once; without it, it is answered by the end of the job."""
 
+    async def prepare(self) -> None:
+        """Get ready what a request needs beside the service, such as a token; nothing is sent to the service."""
+        ...
+
     async def create(self, job_id: str, request: JobRequest) -> News:
         """Send the question, exactly once."""
         ...
@@ -103,11 +109,22 @@ class Client(Protocol):
 class ResponsesRemote:
     """The Responses API through one `AsyncAzureOpenAI`, which it owns."""
 
-    def __init__(self, sdk: AsyncAzureOpenAI, config: O3ProConfig) -> None:
+    def __init__(
+        self,
+        sdk: AsyncAzureOpenAI,
+        config: O3ProConfig,
+        prepare: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        self._prepare = prepare
         self.background = config.background
         self._sdk = sdk
         self._config = config
         self._unknown_words: set[str] = set()
+
+    async def prepare(self) -> None:
+        """Have a token at hand, where tokens are used."""
+        if self._prepare is not None:
+            await self._prepare()
 
     async def create(self, job_id: str, request: JobRequest) -> News:
         """Send the question, exactly once: a repeated POST would be a second paid job."""
@@ -152,13 +169,16 @@ class ResponsesRemote:
         import httpx2
         import openai
 
-        options: Any = {"max_retries": 0, "timeout": timeout, "follow_redirects": False}
+        # In the foreground an answer takes as long as its job; all else has its time.
+        limits = timeout or httpx2.Timeout(None, connect=self._config.look_timeout, pool=self._config.look_timeout)
+        options: Any = {"max_retries": 0, "timeout": limits, "follow_redirects": False}
         if not self._config.api_version:
             options["params"] = {"api-version": openai.omit}
         try:
-            if method == "get":
-                return await self._sdk.get(path, cast_to=httpx2.Response, options=options)
-            return await self._sdk.post(path, cast_to=httpx2.Response, body=body, options=options)
+            with anyio.fail_after(timeout):  # the whole of it: the SDK's time-out is that of a single read
+                if method == "get":
+                    return await self._sdk.get(path, cast_to=httpx2.Response, options=options)
+                return await self._sdk.post(path, cast_to=httpx2.Response, body=body, options=options)
         except Exception as exc:
             trouble = _trouble_from(exc)
         # Out here it has no context: the SDK's exceptions hold the request, and with it the key and the prompt.
@@ -328,6 +348,8 @@ def _trouble_from(exc: Exception) -> RemoteTrouble:
 
     if isinstance(exc, RemoteTrouble):
         return exc
+    if isinstance(exc, TimeoutError):
+        return RemoteTrouble(Trouble.UNCLEAR, Failure("connection_lost", "TimeoutError"))
     if isinstance(exc, openai.APIStatusError):
         return _trouble_from_status(exc.response)
     if isinstance(exc, openai.APIConnectionError):

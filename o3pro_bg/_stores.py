@@ -16,8 +16,8 @@ class Store(Protocol):
     Any thread may read and insert at any time and gets whole records; only the engine's loop replaces them.
     """
 
-    def insert(self, record: JobRecord) -> None:
-        """Keep the record of a new job; readers see it at once."""
+    def insert(self, record: JobRecord) -> bool:
+        """Keep the record of a new job, which readers see at once; False where the job is held already."""
         ...
 
     def replace(self, record: JobRecord) -> bool:
@@ -44,10 +44,10 @@ class MemoryStore:
         self._records: dict[str, JobRecord] = {}
         self._lock = Lock()
 
-    def insert(self, record: JobRecord) -> None:
-        """Keep the record of a new job; readers see it at once."""
+    def insert(self, record: JobRecord) -> bool:
+        """Keep the record of a new job, which readers see at once; False where the job is held already."""
         with self._lock:
-            self._records[record.job_id] = record
+            return self._records.setdefault(record.job_id, record) is record
 
     def replace(self, record: JobRecord) -> bool:
         """Keep this record in place of the one with its id; a job that was removed stays removed (False)."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from o3pro_bg import _replies
 from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
-from o3pro_bg._face import Face, Settings
+from o3pro_bg._face import Face, Settings, grace_of
 from o3pro_bg.errors import JobNotFound
 from o3pro_bg.job import AsyncJob
 
@@ -95,7 +95,8 @@ class AsyncBackgroundHandler(Face):
     async def attach(self, response: str, question: str = "", effort: str = "low") -> AsyncJob:
         """Take up a response that exists already; see `BackgroundHandler.attach`."""
         self._ledger.claim_loop()
-        return self._job(self._run(self._adopt(response, question, effort)))
+        record, is_new = self._adopt(response, question, effort)
+        return self._job(self._run(record) if is_new else record)
 
     def job(self, job_id: str) -> AsyncJob:
         """Answer the handle of a job; raises `JobNotFound` for an unknown id."""
@@ -112,10 +113,11 @@ class AsyncBackgroundHandler(Face):
     ) -> AsyncIterator[tuple[str, ResultReply]]:
         """Answer `(job_id, reply)` of these jobs, or of all, in the order in which they end; raises `TimeoutError`."""
         ended, pending = self._split(job_ids)
+        ends = await self._ledger.ends_of(pending, timeout)
         for job_id, reply in ended:
             yield job_id, reply
-        async for record in self._ledger.as_completed(pending, timeout):
-            yield record.job_id, self._result_of(record)
+        async for job_id, record in ends:
+            yield job_id, self._result(job_id) if record is None else self._result_of(record)
 
     async def wait_all(
         self, job_ids: Iterable[str] | None = None, timeout: float | None = None
@@ -133,8 +135,9 @@ class AsyncBackgroundHandler(Face):
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """End the handler within about so many seconds; see `BackgroundHandler.close`."""
+        grace = grace_of(timeout)
         self._is_closed = True
-        await self._engine.close(timeout)
+        await self._engine.close(grace)
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,12 +146,12 @@ class AsyncBackgroundHandler(Face):
         await self.aclose()
 
     def _run(self, record: JobRecord) -> JobRecord:
+        job = self._job(record)
+        then = None if self._on_done is None else job._on_loop(self._on_done)
         # The task runs in a copy of this context, so the submitter's context variables reach it.
-        task = asyncio.create_task(self._engine.run(record.job_id), name=f"o3pro_bg {record.job_id}")
+        task = asyncio.create_task(self._engine.run(record.job_id, then), name=f"o3pro_bg {record.job_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._on_done is not None:
-            self._job(record).add_done_callback(self._on_done)
         return record
 
     def _job(self, record: JobRecord) -> AsyncJob:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 from anyio import to_thread
 
 from o3pro_bg._records import Failure
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import httpx2
+    from azure.core.credentials import AccessToken
     from openai import AsyncAzureOpenAI
 
 log = logging.getLogger("o3pro_bg")
@@ -45,6 +48,7 @@ class O3ProClient:
     ) -> None:
         self.config = O3ProConfig() if config is None else config
         self._http_client = http_client
+        self._credential = self.config.credential
         self._problems = self.config.validate()
 
     def __repr__(self) -> str:
@@ -69,13 +73,24 @@ class O3ProClient:
         Raises:
             RemoteTrouble: The SDK, or the `http_client` that was given, could not make one.
         """
+        token = EntraToken(self._get_token) if self.auth_method == "entra" else None
         try:
-            return ResponsesRemote(await to_thread.run_sync(self._make_sdk), self.config)
+            return ResponsesRemote(await to_thread.run_sync(self._make_sdk, token), self.config, token)
         except Exception as exc:
             failure = Failure("client", f"{type(exc).__name__}: {exc}"[:300])
         raise RemoteTrouble(Trouble.REFUSED, failure)
 
-    def _make_sdk(self) -> AsyncAzureOpenAI:
+    def _get_token(self) -> AccessToken:
+        """Ask the credential; it blocks."""
+        if self._credential is None:
+            from azure.identity import DefaultAzureCredential
+
+            self._credential = credential = DefaultAzureCredential()
+            weakref.finalize(self, credential.close)
+        token: AccessToken = self._credential.get_token(self.config.scope)
+        return token
+
+    def _make_sdk(self, token: EntraToken | None) -> AsyncAzureOpenAI:
         import httpx2
         from openai import AsyncAzureOpenAI, DefaultAsyncHttpxClient
 
@@ -85,8 +100,8 @@ class O3ProClient:
         auth: dict[str, Any] = {"api_key": config.api_key}
         if config.auth_method == "bearer":
             auth = {"azure_ad_token": config.api_key}
-        elif config.auth_method == "entra":
-            auth = {"azure_ad_token_provider": EntraToken(config.credential, config.scope)}
+        elif token is not None:
+            auth = {"azure_ad_token_provider": token}
         return AsyncAzureOpenAI(
             base_url=config.service_url,
             # The SDK insists on a version; where the configuration has none, each request leaves it out.
@@ -108,13 +123,14 @@ class EntraToken:
 
     _EARLY: Final = 300.0
     _PAUSE: Final = 30.0
+    _PATIENCE: Final = 60.0
 
-    def __init__(self, credential: Any, scope: str) -> None:
-        self._credential = credential
-        self._scope = scope
+    def __init__(self, get_token: Callable[[], AccessToken]) -> None:
+        self._get_token = get_token
         self._token = ""
         self._expires_at = self._asked_at = 0.0
         self._renewing = asyncio.Lock()
+        self._limiter = anyio.CapacityLimiter(4)  # a credential that hangs keeps a thread; not everybody's
 
     async def __call__(self) -> str:
         """
@@ -136,22 +152,21 @@ class EntraToken:
     async def _renew(self) -> None:
         self._asked_at = time.time()
         try:
-            self._token, self._expires_at = await to_thread.run_sync(self._ask, abandon_on_cancel=True)
+            with anyio.fail_after(self._PATIENCE):
+                self._token, self._expires_at = await to_thread.run_sync(
+                    self._ask, abandon_on_cancel=True, limiter=self._limiter
+                )
             return
         except Exception as exc:
             if time.time() < self._expires_at:
                 log.warning("a new Entra ID token could not be had (%s); the old one still holds", type(exc).__name__)
                 return
             said = f"{type(exc).__name__}: {exc}".partition("\n")[0][:300]
-            unreachable = type(exc).__name__ in ("ServiceRequestError", "ServiceResponseError")
+            unreachable = type(exc).__name__ in ("ServiceRequestError", "ServiceResponseError", "TimeoutError")
             kind = Trouble.UNSENT if unreachable else Trouble.DENIED
             trouble = RemoteTrouble(kind, Failure("credential", said))
         raise trouble  # out here it has no context, which might hold the credential's own request
 
     def _ask(self) -> tuple[str, float]:
-        if self._credential is None:
-            from azure.identity import DefaultAzureCredential
-
-            self._credential = DefaultAzureCredential()
-        token = self._credential.get_token(self._scope)
+        token = self._get_token()
         return token.token, float(token.expires_on)

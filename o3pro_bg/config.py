@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from o3pro_bg._sentences import say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from o3pro_bg._sentences import Language
 
@@ -64,7 +64,7 @@ class O3ProConfig:
     auth: Auth = "auto"
     credential: Any = field(default=None, repr=False)
     scope: str = "https://ai.azure.com/.default"
-    efforts: tuple[str, ...] = ("low", "medium", "high")
+    efforts: Collection[str] = ("low", "medium", "high")
     reasoning: Mapping[str, Any] = field(default_factory=dict, hash=False)
     background: bool = True
     tag_jobs: bool = True
@@ -82,7 +82,7 @@ class O3ProConfig:
             or _env("AZURE_OPENAI_DEPLOYMENT", "AZURE_OPENAI_DEPLOYMENT_NAME")
             or "o3-pro",
             "api_version": version,
-            "efforts": tuple(self.efforts),
+            "efforts": (self.efforts,) if isinstance(self.efforts, str) else tuple(self.efforts),
         }
         for name, value in filled.items():
             object.__setattr__(self, name, value)

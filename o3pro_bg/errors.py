@@ -15,8 +15,7 @@ The five verbs of the specification answer with dictionaries and raise none of t
     │   └── DeadlineExceeded      the job's own `timeout` passed; it was cancelled at the service
     ├── JobCancelled           somebody cancelled it
     ├── HandlerClosed          the handler was closed while, or before, it was asked
-    ├── WrongThread            a waiting call was made where it could only wait for itself
-    └── StoreError             the store cannot keep or find what it was given
+    └── WrongThread            a waiting call was made where it could only wait for itself
 
 A wait that runs out of time raises the built-in `TimeoutError` and leaves the job alone.
 """
@@ -78,7 +77,7 @@ class JobFailed(O3ProError):
         self,
         message: str,
         *,
-        code: str,
+        code: str = "",
         detail: str = "",
         partial: str | None = None,
         job_id: str | None = None,
@@ -113,7 +112,3 @@ class HandlerClosed(O3ProError):
 
 class WrongThread(O3ProError, RuntimeError):
     """A waiting call was made on the thread or event loop that would have to do the work."""
-
-
-class StoreError(O3ProError):
-    """The store cannot keep or find what it was given."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 from o3pro_bg import _replies
 from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
-from o3pro_bg._face import Face, Settings
+from o3pro_bg._face import Face, Settings, grace_of
 from o3pro_bg._portal import LoopThread
 from o3pro_bg.errors import HandlerClosed, JobNotFound
 from o3pro_bg.job import Job
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Unpack
 
     from o3pro_bg._records import JobRecord
@@ -143,11 +143,14 @@ class BackgroundHandler(Face):
             question: What the replies show as the question; a token does not carry it.
             effort: What they show as the effort; a token carries it.
 
+        The handler's `timeout` does not hold for such a job.
+
         Raises:
             InvalidRequest: The token is damaged, or belongs to another deployment.
             HandlerClosed: The handler is closed.
         """
-        return self._job(self._run(self._adopt(response, question, effort)))
+        record, is_new = self._adopt(response, question, effort)
+        return self._job(self._run(record) if is_new else record)
 
     def job(self, job_id: str) -> Job:
         """Answer the handle of a job; raises `JobNotFound` for an unknown id."""
@@ -175,15 +178,20 @@ class BackgroundHandler(Face):
 
         Raises:
             TimeoutError: Not all have ended within so many seconds; they go on.
-            HandlerClosed: The handler was closed meanwhile.
             WrongThread: Called on the handler's own loop.
         """
         ended, pending = self._split(job_ids)
+        with suppress(HandlerClosed):
+            ends = self._portal.call(self._ledger.ends_of, pending, timeout) if pending else None
+            yield from ended
+            ended = []
+            while ends is not None and pending:
+                job_id, record = self._portal.call(ends.__anext__)
+                pending.remove(job_id)
+                yield job_id, self._result(job_id) if record is None else self._result_of(record)
         yield from ended
-        records = self._ledger.as_completed(pending, timeout)
-        for _ in pending:
-            record = self._portal.call(_next, records)
-            yield record.job_id, self._result_of(record)
+        for job_id in pending:
+            yield job_id, self._result(job_id)
 
     def wait_all(self, job_ids: Iterable[str] | None = None, timeout: float | None = None) -> dict[str, ResultReply]:
         """Wait until these jobs, or all, have ended, and answer their replies by id; raises as `as_completed`."""
@@ -208,8 +216,9 @@ class BackgroundHandler(Face):
 
         Jobs under way are cancelled at the service, or left running there (`on_close="detach"`).
         """
+        grace = grace_of(timeout)
         self._is_closed = True
-        self._portal.stop(timeout)
+        self._portal.stop(grace)
         self._ledger.close()
 
     def __enter__(self) -> Self:
@@ -219,18 +228,14 @@ class BackgroundHandler(Face):
         self.close()
 
     def _run(self, record: JobRecord) -> JobRecord:
+        job = self._job(record)
+        then = None if self._on_done is None else job._in_worker(self._on_done)
         try:
-            self._portal.submit(self._engine.run, record.job_id)
+            self._portal.submit(self._engine.run, record.job_id, then)
         except HandlerClosed:
             self._store.remove(record.job_id)
             raise Refused("closed") from None
-        if self._on_done is not None:
-            self._job(record).add_done_callback(self._on_done)
         return record
 
     def _job(self, record: JobRecord) -> Job:
         return Job(record.job_id, self._engine, self._portal)
-
-
-async def _next(records: AsyncIterator[JobRecord]) -> JobRecord:
-    return await anext(records)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from o3pro_bg._engine import CancelVerdict
 from o3pro_bg._sentences import explain
@@ -18,11 +20,12 @@ from o3pro_bg.errors import (
     JobCancelled,
     JobFailed,
     JobLost,
+    JobNotFound,
     SubmissionUncertain,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from o3pro_bg._engine import Engine
     from o3pro_bg._portal import LoopThread
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("o3pro_bg")
 
 HandleT = TypeVar("HandleT", bound="_Handle")
+T = TypeVar("T")
 
 _FAILURES = {"submission_uncertain": SubmissionUncertain, "lost": JobLost, "deadline": DeadlineExceeded}
 
@@ -57,17 +61,13 @@ def answer_of(record: JobRecord) -> str:
     raise kind(message, code=code, detail=detail, partial=record.answer or None, **ids)
 
 
-def guarded(callback: Callable[[HandleT], object], job: HandleT) -> None:
+def guarded(callback: Callable[[HandleT], T], job: HandleT) -> T | None:
     """Call back; whatever that raises is the user's, is logged with its traceback, and harms nobody else."""
     try:
-        callback(job)
+        return callback(job)
     except BaseException:
         log.exception("a callback of job %s failed", job.id)
-
-
-async def in_worker(callback: Callable[[HandleT], object], job: HandleT) -> None:
-    """Call back in a worker thread, where it may take its time."""
-    await to_thread.run_sync(guarded, callback, job)
+        return None
 
 
 class _Handle:
@@ -195,14 +195,28 @@ class Job(_Handle):
 
         What the callback raises is logged; it may take its time, and may make waiting calls.
         """
+        if inspect.iscoroutinefunction(callback):
+            raise TypeError("a coroutine function is no callback of BackgroundHandler: use AsyncBackgroundHandler")
         if self.done():
             guarded(callback, self)
         else:
-            self._portal.submit(self._call_back, callback)
+            self._portal.submit(self._register, callback)
 
-    async def _call_back(self, callback: Callable[[Job], object]) -> None:
-        await self._engine.ledger.wait(self.id)
-        await in_worker(callback, self)
+    async def _register(self, callback: Callable[[Job], object]) -> None:
+        try:
+            self._engine.ledger.when_ended(self.id, self._in_worker(callback))
+        except JobNotFound:  # it ended, and was removed, while this was on its way
+            _start(to_thread.run_sync(guarded, callback, self))
+
+    def _in_worker(self, callback: Callable[[Job], object]) -> Callable[[JobRecord], None]:
+        """Answer what calls back in a worker thread, where it may take its time, once a job has ended."""
+
+        def then(record: JobRecord) -> None:
+            if record.status.is_terminal:
+                # A limiter of its own: callbacks that wait for other jobs must not keep those from their threads.
+                _start(to_thread.run_sync(guarded, callback, self, limiter=CapacityLimiter(1)))
+
+        return then
 
     def _ended(self, timeout: float | None) -> JobRecord:
         record = self._record
@@ -228,7 +242,32 @@ class AsyncJob(_Handle):
         return await self._engine.cancel(self.id) is CancelVerdict.CONFIRMED
 
     def add_done_callback(self, callback: Callable[[AsyncJob], object]) -> None:
-        """Call back with this handle on the loop once the job has ended; what it raises is logged."""
-        self._engine.ledger.when_ended(
-            self.id, lambda record: guarded(callback, self) if record.status.is_terminal else None
-        )
+        """
+        Call back with this handle on the loop once the job has ended; what it raises is logged.
+
+        A coroutine function is run as a task.
+        """
+        self._engine.ledger.when_ended(self.id, self._on_loop(callback))
+
+    def _on_loop(self, callback: Callable[[AsyncJob], object]) -> Callable[[JobRecord], None]:
+        async def finish(awaitable: Awaitable[object]) -> None:
+            try:
+                await awaitable
+            except Exception:
+                log.exception("a callback of job %s failed", self.id)
+
+        def then(record: JobRecord) -> None:
+            if record.status.is_terminal and inspect.isawaitable(answer := guarded(callback, self)):
+                _start(finish(answer))
+
+        return then
+
+
+_RUNNING: set[asyncio.Future[Any]] = set()
+
+
+def _start(work: Coroutine[Any, Any, object]) -> None:
+    """Run this on the loop; asyncio itself would let go of it half-way."""
+    task = asyncio.ensure_future(work)
+    _RUNNING.add(task)
+    task.add_done_callback(_RUNNING.discard)

@@ -11,11 +11,10 @@ fixture, name this module in a `conftest.py`::
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import selectors
 from collections import Counter
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from o3pro_bg._records import Failure, News, Usage
 from o3pro_bg._remote import RemoteTrouble, Trouble
@@ -116,6 +115,9 @@ class FakeRemote:
         self._born: dict[str, float] = {}
         self._cancelled: set[str] = set()
 
+    async def prepare(self) -> None:
+        """Nothing is needed."""
+
     async def create(self, job_id: str, request: JobRequest) -> News:
         """Take the question; in the foreground, answer it after `seconds`."""
         self.asked.append((job_id, request))
@@ -189,10 +191,13 @@ class FakeClient:
         return self.remote
 
 
-@pytest.fixture
-def o3pro_emulator() -> Iterator[Emulator]:
-    """Run an emulator for one test: `endpoint`, `api_key`, `counters()` and `set_knobs()` are what it offers."""
-    from o3pro_bg.emulator import Emulator
+if importlib.util.find_spec("pytest"):
+    import pytest
 
-    with Emulator() as emulator:
-        yield emulator
+    @pytest.fixture
+    def o3pro_emulator() -> Iterator[Emulator]:
+        """Run an emulator for one test: `endpoint`, `api_key`, `counters()` and `set_knobs()` are what it offers."""
+        from o3pro_bg.emulator import Emulator
+
+        with Emulator() as emulator:
+            yield emulator

@@ -213,10 +213,15 @@ async def test_scope_is_configurable() -> None:
     assert [scope for scope, _ in credential.asked] == ["https://cognitiveservices.azure.com/.default"]
 
 
+def token_of(credential: Any) -> EntraToken:
+    """Answer what gives the SDK the tokens of this credential."""
+    return EntraToken(lambda: credential.get_token(SCOPE))
+
+
 async def test_credential_is_asked_off_the_loop() -> None:
     """While a credential blocks, the loop goes on: it is asked in a worker thread."""
     credential = BlockingCredential()
-    asking = asyncio.ensure_future(EntraToken(credential, SCOPE)())
+    asking = asyncio.ensure_future(token_of(credential)())
     assert await asyncio.to_thread(credential.is_asked.wait, 30)
     assert not asking.done()
     credential.may_answer.set()
@@ -227,7 +232,7 @@ async def test_credential_is_asked_off_the_loop() -> None:
 async def test_concurrent_requests_share_one_renewal() -> None:
     """However many requests need a token at once, the credential is asked once."""
     credential = BlockingCredential()
-    provider = EntraToken(credential, SCOPE)
+    provider = token_of(credential)
     asking = [asyncio.ensure_future(provider()) for _ in range(50)]
     assert await asyncio.to_thread(credential.is_asked.wait, 30)
     credential.may_answer.set()
@@ -238,7 +243,7 @@ async def test_concurrent_requests_share_one_renewal() -> None:
 async def test_caller_that_is_cancelled_harms_no_other() -> None:
     """A request that is cancelled while it renews leaves the renewal to the next one, and does not wait for it."""
     credential = BlockingCredential()
-    provider = EntraToken(credential, SCOPE)
+    provider = token_of(credential)
     first = asyncio.ensure_future(provider())
     assert await asyncio.to_thread(credential.is_asked.wait, 30)
     first.cancel()
@@ -252,7 +257,7 @@ async def test_caller_that_is_cancelled_harms_no_other() -> None:
 @pytest.mark.parametrize(("passed", "token"), [(0, "token-1"), (3290, "token-1"), (3310, "token-2"), (DAY, "token-2")])
 async def test_token_is_renewed_before_it_expires(later: Callable[[float], None], passed: float, token: str) -> None:
     """A token that holds an hour is renewed five minutes before its end, or whenever it is needed after that."""
-    provider = EntraToken(Credential(seconds=3600), SCOPE)
+    provider = token_of(Credential(seconds=3600))
     assert await provider() == "token-1"
     later(passed)
     assert await provider() == token
@@ -275,7 +280,7 @@ async def test_old_token_outlives_a_renewal_that_fails(
 ) -> None:
     """While the old token holds, a failing renewal is a warning, without what failed, and is not tried every time."""
     credential = Credential(seconds=3600)
-    provider = EntraToken(credential, SCOPE)
+    provider = token_of(credential)
     await provider()
     credential.failure = ValueError(KEY)
     later(3400)
@@ -293,7 +298,7 @@ async def test_old_token_outlives_a_renewal_that_fails(
 async def test_expired_token_is_not_sent_once_renewal_fails(later: Callable[[float], None]) -> None:
     """A token that has expired is of no use: the failure of its renewal is trouble, and the next request asks again."""
     credential = Credential(seconds=3600)
-    provider = EntraToken(credential, SCOPE)
+    provider = token_of(credential)
     await provider()
     credential.failure = ValueError("no")
     later(3599)
@@ -308,7 +313,7 @@ async def test_expired_token_is_not_sent_once_renewal_fails(later: Callable[[flo
 async def test_short_lived_token_is_not_asked_for_at_each_request(later: Callable[[float], None]) -> None:
     """A token that holds less than five minutes is renewed every half minute, and in time."""
     credential = Credential(seconds=100)
-    provider = EntraToken(credential, SCOPE)
+    provider = token_of(credential)
     assert [await provider() for _ in range(3)] == ["token-1"] * 3
     later(31)
     assert [await provider() for _ in range(3)] == ["token-2"] * 3
@@ -369,7 +374,7 @@ async def test_entra_id_out_of_reach_is_worth_another_try() -> None:
     credential = Credential()
     credential.failure = ServiceRequestError("no route")
     with pytest.raises(RemoteTrouble) as caught:
-        await EntraToken(credential, SCOPE)()
+        await token_of(credential)()
     assert (caught.value.kind, caught.value.failure.code) == (Trouble.UNSENT, "credential")
 
 
@@ -389,7 +394,7 @@ async def test_token_that_is_none_is_the_credentials_failure(token: object) -> N
     """A credential that answers no token has failed: nothing was sent, so nothing is uncertain."""
     credential = SimpleNamespace(get_token=lambda scope: token)
     with pytest.raises(RemoteTrouble) as caught:
-        await EntraToken(credential, SCOPE)()
+        await token_of(credential)()
     assert (caught.value.kind, caught.value.failure.code) == (Trouble.DENIED, "credential")
 
 
@@ -403,6 +408,6 @@ async def test_default_credential_is_the_synchronous_one(monkeypatch: pytest.Mon
         return SimpleNamespace(token=f"token-{len(asked)}", expires_on=0)
 
     monkeypatch.setattr("azure.identity.DefaultAzureCredential.get_token", get_token)
-    provider = EntraToken(None, SCOPE)
+    provider = EntraToken(O3ProClient(O3ProConfig(endpoint=HOST, auth="entra"))._get_token)
     assert [await provider(), await provider()] == ["token-1", "token-2"]
     assert asked[0] is asked[1]

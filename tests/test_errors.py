@@ -23,7 +23,6 @@ TREE = {
     "JobCancelled": (O3ProError,),
     "HandlerClosed": (O3ProError,),
     "WrongThread": (O3ProError, RuntimeError),
-    "StoreError": (O3ProError,),
 }
 FAILURES = [errors.JobFailed, errors.SubmissionUncertain, errors.JobLost, errors.DeadlineExceeded]
 

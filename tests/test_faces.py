@@ -460,7 +460,7 @@ def test_timeout_cancels_at_the_service_and_fails(open_face: Open, per: str) -> 
     job_id = driver.start(timeout=0.05 if per == "job" else None)
     reply = driver.do("wait", job_id)
     assert (reply["success"], reply["status"]) == (False, "failed")
-    assert reply["error"] == "API Error: 制限時間 (timeout) を過ぎたため、サービスでキャンセルしました"
+    assert reply["error"] == "API Error: 制限時間 (timeout) を過ぎました。サービスで実行中の処理はキャンセルされます"
     with pytest.raises(DeadlineExceeded):
         driver.do("result", of=driver.do("job", job_id))
 

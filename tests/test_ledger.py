@@ -36,8 +36,8 @@ def later(seconds: float, bench: Bench, job_id: str, news: News = ANSWERED) -> N
 
 
 async def collect(bench: Bench, *job_ids: str, timeout: float | None = None) -> list[tuple[str, float]]:
-    """Answer the ids of what `as_completed` answers, and when."""
-    return [(record.job_id, now()) async for record in bench.ledger.as_completed(job_ids, timeout)]
+    """Answer the ids of the ends of these jobs, and when they came."""
+    return [(job_id, now()) async for job_id, _ in await bench.ledger.ends_of(job_ids, timeout)]
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------
@@ -97,10 +97,6 @@ async def _wait(bench: Bench) -> None:
     await bench.ledger.wait("nobody")
 
 
-async def _complete(bench: Bench) -> None:
-    await collect(bench, "job", "nobody")
-
-
 async def _call_back(bench: Bench) -> None:
     bench.ledger.when_ended("nobody", print)
 
@@ -113,7 +109,7 @@ async def _record(bench: Bench) -> None:
     bench.ledger.record("nobody")
 
 
-@pytest.mark.parametrize("ask", [_wait, _complete, _call_back, _end_of, _record])
+@pytest.mark.parametrize("ask", [_wait, _call_back, _end_of, _record])
 @virtual
 async def test_an_unknown_job_raises_at_once(ask: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
     """JobNotFound carries the id that was asked for."""
@@ -122,11 +118,11 @@ async def test_an_unknown_job_raises_at_once(ask: Callable[[Bench], Coroutine[An
     assert caught.value.job_id == "nobody"
 
 
-# --- as_completed -----------------------------------------------------------------------------------------------
+# --- ends_of -----------------------------------------------------------------------------------------------
 
 
 @virtual
-async def test_as_completed_answers_in_the_order_of_the_ends() -> None:
+async def test_ends_answers_in_the_order_of_the_ends() -> None:
     """Each record comes when its job ends; a job named twice comes once; what has ended already comes first."""
     bench = bench_of("slow", "quick", "before", "middle")
     bench.ledger.apply("before", ANSWERED)
@@ -141,7 +137,7 @@ async def test_as_completed_answers_in_the_order_of_the_ends() -> None:
 
 
 @virtual
-async def test_as_completed_keeps_the_order_of_ends_in_one_moment() -> None:
+async def test_ends_keeps_the_order_of_ends_in_one_moment() -> None:
     """Jobs that end in the same turn of the loop come in the order in which they ended."""
     ids = [f"job {number}" for number in range(20)]
     bench = bench_of(*ids)
@@ -153,19 +149,39 @@ async def test_as_completed_keeps_the_order_of_ends_in_one_moment() -> None:
 
 
 @virtual
-async def test_as_completed_of_nothing_is_empty() -> None:
+async def test_ends_of_an_unknown_job_is_none() -> None:
+    """An id that is not there stops nobody: its end is there at once, and holds no record."""
+    bench = bench_of("job")
+    ends = await bench.ledger.ends_of(["job", "nobody"])
+    assert await anext(ends) == ("nobody", None)
+    later(1, bench, "job")
+    assert await anext(ends) == ("job", await bench.ledger.wait("job"))
+
+
+@virtual
+async def test_ends_are_watched_from_the_first_moment() -> None:
+    """A job that ends, and is removed, before anybody asks for it is answered all the same."""
+    bench = bench_of("job")
+    ends = await bench.ledger.ends_of(["job"])
+    bench.ledger.apply("job", ANSWERED)
+    bench.store.remove("job")
+    assert [(job_id, record and record.answer) async for job_id, record in ends] == [("job", "42")]
+
+
+@virtual
+async def test_ends_of_nothing_is_empty() -> None:
     """No jobs, no waiting."""
     assert await collect(bench_of()) == []
 
 
 @virtual
-async def test_as_completed_tells_how_many_are_missing() -> None:
+async def test_ends_tells_how_many_are_missing() -> None:
     """Its timeout is one for all; the message counts what is left, and the jobs go on."""
     bench = bench_of("a", "b", "c")
     for seconds, job_id in [(2, "a"), (7, "b"), (8, "c")]:
         later(seconds, bench, job_id)
-    records = bench.ledger.as_completed(["a", "b", "c"], 5)
-    assert (await anext(records)).job_id == "a"
+    records = await bench.ledger.ends_of(["a", "b", "c"], 5)
+    assert (await anext(records))[0] == "a"
     with pytest.raises(TimeoutError, match="2 of 3 jobs have not ended in time; they go on"):
         await anext(records)
     assert now() == 5
@@ -173,7 +189,7 @@ async def test_as_completed_tells_how_many_are_missing() -> None:
 
 
 @virtual
-async def test_as_completed_of_no_time_answers_what_has_ended() -> None:
+async def test_ends_of_no_time_answers_what_has_ended() -> None:
     """
     A timeout of 0 answers the ended jobs, and only then raises.
 
@@ -191,10 +207,10 @@ async def test_as_completed_of_no_time_answers_what_has_ended() -> None:
 async def test_an_iteration_that_is_given_up_harms_nothing() -> None:
     """Whoever stops asking leaves the ledger in order, and the ends still come."""
     bench = bench_of("a", "b")
-    records = bench.ledger.as_completed(["a", "b"])
+    records = await bench.ledger.ends_of(["a", "b"])
     later(1, bench, "a")
-    assert (await anext(records)).job_id == "a"
-    await records.aclose()  # type: ignore[attr-defined]
+    assert (await anext(records))[0] == "a"
+    del records
     later(1, bench, "b")
     assert (await bench.ledger.wait("b")).status is JobStatus.COMPLETED
 

@@ -222,7 +222,7 @@ async def test_a_429_closes_the_gate_for_all_jobs_for_as_long_as_asked(asked: fl
     bench.start()
     await asyncio.sleep(asked / 2)
     bench.start("later")
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
     assert bench.record().waiting == bench.record("later").waiting == "rate_limit"
     await bench.end()
     await bench.end("later")
@@ -940,7 +940,7 @@ async def test_a_coroutine_that_outlives_its_loop_is_no_error(caplog: pytest.Log
     """Python closes what was never finished; then nobody can be told, and nothing is booked."""
     bench = Bench()
     bench.enter()
-    life = Life("job", bench.engine._shared).live()
+    life = Life(bench.record(), bench.engine._shared).live()
     life.send(None)
     life.close()
     assert not [entry for entry in caplog.records if entry.levelno >= logging.ERROR]

@@ -196,7 +196,6 @@ async def test_key_goes_into_its_header(
     [
         ("create", {}, 60),
         ("create", {"create_timeout": 7}, 7),
-        ("create", {"background": False}, None),
         ("look", {}, 30),
         ("look", {"look_timeout": 5}, 5),
         ("look", {"background": False}, 30),
@@ -205,12 +204,21 @@ async def test_key_goes_into_its_header(
     ],
 )
 async def test_time_outs(httpx2_mock: respx.Router, call: str, changes: dict[str, Any], seconds: float | None) -> None:
-    """Each exchange has its own short time-out, but a create in the foreground has none: it lasts as its job does."""
+    """Each exchange has its own short time-out."""
     route = httpx2_mock.route().mock(Response(200, json=body()))
     async with connected(**changes) as remote:
         await CALLS[call](remote)
     timeouts = route.calls.last.request.extensions["timeout"]
     assert timeouts == dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+
+
+async def test_time_outs_in_the_foreground(httpx2_mock: respx.Router) -> None:
+    """A create in the foreground lasts as its job does; only getting a connection has its time."""
+    route = httpx2_mock.route().mock(Response(200, json=body()))
+    async with connected(background=False) as remote:
+        await CALLS["create"](remote)
+    timeouts = route.calls.last.request.extensions["timeout"]
+    assert timeouts == {"connect": 30, "pool": 30, "read": None, "write": None}
 
 
 async def test_cancel_sends_no_body(httpx2_mock: respx.Router, remote: ResponsesRemote) -> None:

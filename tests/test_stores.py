@@ -72,6 +72,13 @@ def test_replaced_record_is_the_newest(store: Store) -> None:
     assert store.get("b") == record("b")
 
 
+def test_a_job_is_inserted_once(store: Store) -> None:
+    """A job that is held keeps its record, and whoever inserts it again is told."""
+    assert store.insert(record("a"))
+    assert not store.insert(dataclasses.replace(record("a"), answer="another"))
+    assert store.get("a") == record("a")
+
+
 def test_removed_job_stays_removed(store: Store) -> None:
     """A removed job is gone for readers, and late news do not bring it back."""
     store.insert(record("a"))
@@ -91,7 +98,7 @@ class Guarded(dict[str, JobRecord]):
         self.touched: list[tuple[str, bool]] = []
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("get", "pop", "values"):
+        if name in ("get", "pop", "setdefault", "values"):
             self.touched.append((name, self._store._lock.locked()))
         return super().__getattribute__(name)
 
@@ -114,6 +121,6 @@ def test_memory_is_only_touched_under_the_lock() -> None:
     store.snapshot()
     store.remove("a")
     store.replace(record("a"))
-    names = ["set", "contains", "set", "get", "values", "pop", "contains"]
+    names = ["setdefault", "contains", "set", "get", "values", "pop", "contains"]
     assert guarded.touched == [(name, True) for name in names]
     assert not store._lock.locked()
