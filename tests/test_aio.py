@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,63 @@ def test_asyncio_run_twice() -> None:
 
     assert asyncio.run(main()).startswith("fake")
     assert asyncio.run(main()).startswith("fake")
+
+
+async def test_a_callback_may_be_a_coroutine_function(caplog: pytest.LogCaptureFixture) -> None:
+    """An asynchronous callback is run as a task; what it raises is logged."""
+    seen: list[str] = []
+
+    async def on_done(job: AsyncJob) -> None:
+        seen.append(await job)
+        raise ValueError("mine")
+
+    async with AsyncBackgroundHandler(fake(), pace=QUICK, on_done=on_done) as handler:
+        await (await handler.submit("q"))
+        while not caplog.records:
+            await asyncio.sleep(0.005)
+    assert seen[0].startswith("fake answer")
+    assert "callback" in caplog.text
+
+
+async def test_closing_that_is_interrupted_is_still_done() -> None:
+    """Cancelling whoever closes does not stop the closing: the connections are closed, the next close waits for it."""
+    client = fake(seconds=FOREVER)
+    handler = AsyncBackgroundHandler(client, pace=QUICK)
+    job = await handler.submit("q")
+    while job.response_id is None:
+        await asyncio.sleep(0.005)
+    client.remote.latency = 0.2
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(handler.aclose(), 0.05)
+    assert not client.remote.is_closed
+    await handler.aclose()
+    assert client.remote.is_closed
+    assert job.status() == "cancelled"
+
+
+async def test_another_loop_cannot_wait() -> None:
+    """Waiting on a second loop for a job of the first raises WrongThread instead of waiting for ever."""
+    async with AsyncBackgroundHandler(fake(seconds=FOREVER), pace=QUICK) as handler:
+        job = await handler.submit("q")
+        with pytest.raises(WrongThread):
+            await asyncio.to_thread(lambda: asyncio.run(job.result()))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+def test_eager_tasks_send_nothing_before_the_id() -> None:
+    """With an eager task factory too, a job's id is answered before its first request is made."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        client = fake()
+        async with AsyncBackgroundHandler(client, pace=QUICK) as handler:
+            for _ in range(2):
+                before = client.remote.counts["create"]
+                job = await handler.submit("q")
+                assert client.remote.counts["create"] == before
+                await job
+
+    asyncio.run(main())
 
 
 def test_hours_pass_in_virtual_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -170,6 +171,30 @@ def test_look_that_hangs(open_face: Open) -> None:
     """A look that is never answered is given up after its own short time-out, and made again."""
     driver = open_face({"look_timeout": 0.3})
     assert driver.do("wait", driver.start(metadata={"emulator": "fault=hang on=look"}))["success"]
+
+
+def test_answer_that_dribbles(open_face: Open) -> None:
+    """A look whose answer comes a byte at a time is given up as a whole, and made again."""
+    driver = open_face({"look_timeout": 0.3})
+    assert driver.do("wait", driver.start(metadata={"emulator": "fault=slow slow=30 on=look"}))["success"]
+
+
+def test_a_job_that_waits_for_its_token_is_not_sent(open_face: Open, emulator: Emulator) -> None:
+    """While Entra ID keeps it waiting a job is not sent: a cancel ends it at once, and nothing is uncertain."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(Token):
+        def get_token(self, *_: str) -> Token:
+            asked.set()
+            answer.wait(20)
+            return self
+
+    driver = open_face({"api_key": "", "auth": "entra", "credential": Slow(emulator.api_key)})
+    job_id = driver.start()
+    assert asked.wait(10)
+    assert driver.do("cancel_job", job_id)["success"]
+    answer.set()
+    assert emulator.counters()["creates"] == 0
 
 
 def test_fresh_responses_may_be_missing_at_first(open_face: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import pytest
@@ -63,3 +64,11 @@ def test_failures_carry_cause_and_partial_text(kind: type[JobFailed]) -> None:
     assert (error.job_id, error.response_id, error.request_id) == ("j", "r", "q")
     assert "half" not in str(error) + repr(error)
     assert (kind("it broke", code="c").detail, kind("it broke", code="c").partial) == ("", None)
+
+
+@pytest.mark.parametrize("kind", [errors.JobFailed, errors.SubmissionUncertain, errors.JobLost, errors.JobCancelled])
+def test_errors_travel_between_processes(kind: type[errors.O3ProError]) -> None:
+    """An exception that is pickled and unpickled still carries the way back."""
+    error = kind("it broke", job_id="job", response_id="resp_1")
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(copy), str(copy), vars(copy)) == (kind, "it broke", vars(error))

@@ -493,6 +493,9 @@ def test_max_concurrency_bounds_the_jobs_under_way(open_face: Open) -> None:
         {"language": "fr"},
         {"on_close": "explode"},
         {"max_concurrency": 0},
+        {"max_concurrency": 1.5},
+        {"max_in_flight": None},
+        {"lost_after": None},
         {"max_in_flight": -1},
         {"retain": 0},
         {"retain": timedelta(0)},
@@ -605,6 +608,92 @@ def test_done_callbacks_get_the_handle(open_face: Open) -> None:
     driver.do("add_done_callback", note("late"), of=job)
     assert events["late"].wait(5)
     assert sorted(called) == [("handler", job.id), ("job", job.id), ("late", job.id)]
+
+
+def test_every_end_is_called_back_once(open_face: Open) -> None:
+    """However short a job lives and however few are kept, the handler's callback comes once for each."""
+    client = fake(seconds=0.0)
+    called: list[str] = []
+    over = threading.Event()
+
+    def note(job: Any) -> None:
+        called.append(job.id)
+        if len(called) == 100:
+            over.set()
+
+    driver = open_face(client, on_done=note, retain=1)
+    ids = [driver.start() for _ in range(100)]
+    assert over.wait(10)
+    assert sorted(called) == sorted(ids)
+
+
+def test_attach_of_a_held_job_is_the_same_job(open_face: Open) -> None:
+    """Attaching what the handler holds already answers its handle, and starts no second life."""
+    client = fake(seconds=0.3)
+    called: list[str] = []
+    driver = open_face(client, on_done=lambda job: called.append(job.id))
+    job = driver.do("submit", "q")
+    driver.until(job.id, lambda _: job.response_id is not None)
+    token = job.continuation_token()
+    assert {driver.do("attach", token).id for _ in range(5)} == {job.id}
+    driver.do("wait", of=job)
+    driver.close()
+    assert called == [job.id]
+
+
+def test_as_completed_watches_from_the_start(open_face: Open) -> None:
+    """A job that ends and is removed while another's result is handled is answered all the same."""
+    client = fake(seconds=FOREVER)
+    client.remote.script["look"] = [FAILED]
+    driver = open_face(client, retain=1)
+    driver.do("wait", driver.start())
+    ids = [driver.start() for _ in range(3)]
+    client.remote.seconds = 0.0
+    replies = driver.completed(ids)
+    assert sorted(job_id for job_id, _ in replies) == sorted(ids)
+    assert all(reply["success"] for _, reply in replies)
+
+
+def test_waiting_for_all_of_a_detached_handler(open_face: Open) -> None:
+    """After a close that detaches, `wait_all` answers what is known instead of waiting or raising."""
+    driver = open_face(fake(seconds=FOREVER), on_close="detach")
+    job = driver.do("submit", "q")
+    driver.until(job.id, lambda _: job.response_id is not None)
+    driver.close()
+    assert driver.do("wait_all")[job.id]["error"] == "ジョブはまだ完了していません"
+    assert driver.do("cancel_job", job.id)["error"].startswith("ハンドラーは閉じられています")
+
+
+def test_one_id_is_no_collection_of_ids(open_face: Open) -> None:
+    """A bare id where ids are asked for raises TypeError, instead of waiting for its letters."""
+    driver = open_face()
+    with pytest.raises(TypeError, match="not one id"):
+        driver.do("wait_all", driver.start())
+
+
+@pytest.mark.parametrize("timeout", [None, FOREVER, float("nan"), -1])
+def test_closing_takes_a_finite_time(open_face: Open, timeout: Any) -> None:
+    """A time-out of `close` that is no finite number of seconds raises ValueError, and nothing is closed."""
+    driver = open_face()
+    with pytest.raises(ValueError, match="timeout"):
+        driver.do("aclose" if driver.face == "async" else "close", timeout)
+    assert driver.start()
+
+
+@pytest.mark.parametrize("response", ["", " ", ".", "..", "resp 1", "resp_\n"])
+def test_attach_of_no_response_id(open_face: Open, response: str) -> None:
+    """What cannot be a response id is refused, and nothing is asked."""
+    with pytest.raises(InvalidRequest, match="response id"):
+        open_face().do("attach", response)
+
+
+def test_calls_of_tools_can_be_read(open_face: Open) -> None:
+    """What an answer holds beside its text is on the handle."""
+    call = {"type": "function_call", "name": "look_up", "arguments": "{}"}
+    driver = open_face(ended_by(News(Event.ANSWERED, answer="", output_items=(call,))))
+    job = driver.do("submit", "q", tools=[{"type": "function", "name": "look_up"}])
+    assert driver.do("result", of=job) == ""
+    assert job.output_items == [call]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mine"), SystemExit(3), KeyboardInterrupt()])

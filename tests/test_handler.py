@@ -144,6 +144,32 @@ def test_waiting_in_a_callback_works() -> None:
     assert seen[0].startswith("fake answer")
 
 
+def test_many_callbacks_may_wait_at_once() -> None:
+    """Callbacks that wait for further jobs do not keep those jobs from their threads."""
+    over = threading.Barrier(61, timeout=20)
+
+    with BackgroundHandler(fake(), pace=QUICK) as handler:
+
+        def then(_: Job) -> None:
+            over.wait()  # until all sixty are inside a callback
+            handler.submit("next").result(timeout=20)
+            over.wait()
+
+        for _ in range(60):
+            handler.submit("first").add_done_callback(then)
+        over.wait()
+        over.wait()
+
+
+def test_a_coroutine_function_is_no_callback(handler: BackgroundHandler) -> None:
+    """A coroutine function as callback raises TypeError that names the face that takes it."""
+
+    async def then(_: Job) -> None: ...
+
+    with pytest.raises(TypeError, match="AsyncBackgroundHandler"):
+        handler.submit("q").add_done_callback(then)
+
+
 def test_waiting_on_the_loop_itself_is_refused(handler: BackgroundHandler) -> None:
     """A waiting verb on the handler's own loop raises WrongThread instead of waiting for itself for ever."""
     job = handler.submit("q")
@@ -264,7 +290,7 @@ def test_the_end_of_the_interpreter_cancels(o3pro_emulator: Emulator, ending: st
         if code < 0:
             process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
-    assert process.returncode == code
+    assert process.returncode == code, errors
     assert o3pro_emulator.counters()["cancels"] == 1
     # What is on standard error is the script's own: nothing at all, or one traceback of its main thread.
     assert errors.count("Traceback") == (code in (1, -signal.SIGINT))

@@ -947,6 +947,22 @@ async def test_a_coroutine_that_outlives_its_loop_is_no_error(caplog: pytest.Log
     assert bench.record().status is JobStatus.STARTED
 
 
+@pytest.mark.parametrize("moment", [0.5, 3.0])
+@virtual
+async def test_an_expired_job_is_stopped_at_the_service_though_its_record_is_gone(moment: float) -> None:
+    """
+    What is owed to the service does not depend on the record: the response is cancelled all the same.
+
+    The naive way asks the record for the response id, finds none, and leaves the paid work running.
+    """
+    bench = Bench(Recorder(latency=1), retain=1)
+    bench.start(timeout=moment)
+    bench.start("other", timeout=moment)
+    await asyncio.sleep(60)
+    assert len(bench.store.snapshot()) == 1
+    assert bench.remote.counts["cancel"] == bench.remote.counts["create"] == 2
+
+
 # --- bugs, ours or a remote's -----------------------------------------------------------------------------------
 
 
