@@ -187,3 +187,17 @@ async def test_an_unknown_job_cannot_be_run() -> None:
     with pytest.raises(JobNotFound):
         bench.record("nobody")
     assert not bench.remote.counts
+
+
+@virtual
+async def test_a_job_that_was_removed_before_its_task_began_is_over() -> None:
+    """A job that was cancelled and removed before its task began sends nothing and raises nothing."""
+    bench = Bench()
+    task = bench.start()
+    assert await bench.engine.cancel("job") is CancelVerdict.CONFIRMED
+    bench.store.remove("job")
+    await task
+    bench.enter("other")
+    bench.store.remove("other")
+    await bench.engine.run("other", print)
+    assert not bench.remote.counts

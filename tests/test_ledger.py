@@ -349,6 +349,17 @@ async def test_a_removed_job_is_not_resurrected_by_late_news() -> None:
 
 
 @virtual
+async def test_retain_by_age_spares_a_job_that_was_taken_up_again() -> None:
+    """The same holds where ended jobs are kept for a time."""
+    bench = bench_of("a", retain=timedelta(seconds=10))
+    bench.ledger.apply("a", ANSWERED)
+    bench.store.remove("a")
+    bench.enter("a", response_id="resp_a")
+    await asyncio.sleep(11)
+    assert [record.job_id for record in bench.store.snapshot()] == ["a"]
+
+
+@virtual
 async def test_retain_spares_a_job_that_was_taken_up_again() -> None:
     """A job that was removed by hand and taken up again is under way, and is not let go for its former end."""
     bench = bench_of("a", "b", "c", retain=1)

@@ -525,3 +525,23 @@ def test_a_portal_that_was_not_used_before_the_fork_works_in_the_child() -> None
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["child 42", "farewell 1", "farewell 1.5", "ended"]
+
+
+def test_a_thread_that_cannot_start_is_a_closed_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the interpreter starts no thread any more, the caller is told, and no loop is left open."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(HandlerClosed):
+            LoopThread(farewell).submit(answer, 1)
+    gc.collect()  # an open loop would warn now
+
+
+def test_at_exit_the_loop_runs_inline_what_a_thread_pool_would_refuse() -> None:
+    """What would go to a thread pool runs at once, and its failure is its future's."""
+    inline = _portal._Inline()
+    assert inline.submit(divmod, 7, 2).result(0) == (3, 1)
+    assert isinstance(inline.submit(divmod, 7, 0).exception(0), ZeroDivisionError)

@@ -19,6 +19,7 @@ from o3pro_bg._remote import RemoteTrouble, ResponsesRemote, Trouble
 from o3pro_bg._sentences import EN
 from o3pro_bg._states import Event
 from o3pro_bg.client import O3ProClient
+from o3pro_bg.config import O3ProConfig
 from tests.wire import CONFIG, HOST, ID, KEY, PROMPT, REQUEST, URL, body, connected, error, message, sent
 
 if TYPE_CHECKING:
@@ -210,6 +211,35 @@ async def test_time_outs(httpx2_mock: respx.Router, call: str, changes: dict[str
         await CALLS[call](remote)
     timeouts = route.calls.last.request.extensions["timeout"]
     assert timeouts == dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+
+
+async def test_time_out_is_that_of_the_whole_exchange() -> None:
+    """An answer that trickles in, each piece in time, is given up when its time is over: unclear what became of it."""
+
+    async def trickle(_: httpx2.Request) -> httpx2.Response:
+        await asyncio.sleep(30)
+        return httpx2.Response(200, json=body())
+
+    def make_http() -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(trickle))
+
+    config = O3ProConfig(endpoint=HOST, api_key=KEY, look_timeout=0.05)
+    async with connected(O3ProClient(config, http_client=make_http)) as remote:
+        trouble = await trouble_of(remote, "look")
+    assert (trouble.kind, trouble.failure) == (Trouble.UNCLEAR, Failure("connection_lost", "TimeoutError"))
+
+
+async def test_prepare_has_the_token_at_hand(httpx2_mock: respx.Router, remote: ResponsesRemote) -> None:
+    """Where tokens are used `prepare` gets one; with a key it has nothing to do; neither sends a request."""
+    got: list[str] = []
+
+    async def token() -> None:
+        got.append("token")
+
+    await remote.prepare()
+    await ResponsesRemote(remote._sdk, remote._config, token).prepare()
+    assert got == ["token"]
+    assert not httpx2_mock.calls
 
 
 async def test_time_outs_in_the_foreground(httpx2_mock: respx.Router) -> None:
