@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from o3pro_bg._ledger import Ledger
     from o3pro_bg._records import JobRecord
+
+    WhenEnded = Callable[[str, Callable[[JobRecord], object]], None]
 
 
 def check_seconds(timeout: float | None) -> None:
@@ -27,24 +28,32 @@ class Ends:
 
     The record is the one in which the job ended, or in which `close` let it go; None where there is no such job.
 
+    Args:
+        when_ended: Calls back with the record in which a job ends; raises `JobNotFound`.
+        clock: Monotonic seconds.
+        job_ids: The jobs.
+        timeout: Seconds for all of them together, or None.
+
     Raises:
         TimeoutError: Not all have ended in time; they go on.
         ValueError: The time-out is no number of seconds.
     """
 
-    def __init__(self, ledger: Ledger, job_ids: Iterable[str], timeout: float | None) -> None:
+    def __init__(
+        self, when_ended: WhenEnded, clock: Callable[[], float], job_ids: Iterable[str], timeout: float | None
+    ) -> None:
         check_seconds(timeout)
-        self._clock = ledger.clock
-        self._deadline = None if timeout is None else ledger.clock() + timeout
+        self._clock = clock
+        self._deadline = None if timeout is None else clock() + timeout
         self._queue: asyncio.Queue[tuple[str, JobRecord | None]] = asyncio.Queue()
         ids = list(dict.fromkeys(job_ids))
         self._count = self._left = len(ids)
         for job_id in ids:
-            self._watch(ledger, job_id)
+            self._watch(when_ended, job_id)
 
-    def _watch(self, ledger: Ledger, job_id: str) -> None:
+    def _watch(self, when_ended: WhenEnded, job_id: str) -> None:
         try:
-            ledger.when_ended(job_id, lambda record: self._queue.put_nowait((job_id, record)))
+            when_ended(job_id, lambda record: self._queue.put_nowait((job_id, record)))
         except JobNotFound:
             self._queue.put_nowait((job_id, None))
 

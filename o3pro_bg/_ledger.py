@@ -140,7 +140,7 @@ class Ledger:
 
     async def ends_of(self, job_ids: Iterable[str], timeout: float | None = None) -> Ends:
         """Answer the ends of these jobs, each watched from now on, within so many seconds together."""
-        return Ends(self, job_ids, timeout)
+        return Ends(self.when_ended, self.clock, job_ids, timeout)
 
     def when_ended(self, job_id: str, callback: Callable[[JobRecord], object]) -> None:
         """

@@ -11,7 +11,7 @@ from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
 from o3pro_bg._face import Face, Settings, grace_of
 from o3pro_bg.errors import JobNotFound
-from o3pro_bg.job import AsyncJob
+from o3pro_bg.job import AsyncJob, on_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -147,7 +147,7 @@ class AsyncBackgroundHandler(Face):
 
     def _run(self, record: JobRecord) -> JobRecord:
         job = self._job(record)
-        then = None if self._on_done is None else job._on_loop(self._on_done)
+        then = None if self._on_done is None else on_loop(self._on_done, job)
         # The task runs in a copy of this context, so the submitter's context variables reach it.
         task = asyncio.create_task(self._engine.run(record.job_id, then), name=f"o3pro_bg {record.job_id}")
         self._tasks.add(task)

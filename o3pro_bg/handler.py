@@ -11,7 +11,7 @@ from o3pro_bg._engine import CancelVerdict
 from o3pro_bg._face import Face, Settings, grace_of
 from o3pro_bg._portal import LoopThread
 from o3pro_bg.errors import HandlerClosed, JobNotFound
-from o3pro_bg.job import Job
+from o3pro_bg.job import Job, in_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -229,7 +229,7 @@ class BackgroundHandler(Face):
 
     def _run(self, record: JobRecord) -> JobRecord:
         job = self._job(record)
-        then = None if self._on_done is None else job._in_worker(self._on_done)
+        then = None if self._on_done is None else in_worker(self._on_done, job)
         try:
             self._portal.submit(self._engine.run, record.job_id, then)
         except HandlerClosed:

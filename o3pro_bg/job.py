@@ -39,6 +39,22 @@ T = TypeVar("T")
 _FAILURES = {"submission_uncertain": SubmissionUncertain, "lost": JobLost, "deadline": DeadlineExceeded}
 
 
+def ended(record: JobRecord) -> JobRecord:
+    """
+    Answer this record, in which the job has ended.
+
+    Raises:
+        HandlerClosed: It has not, because the handler was closed.
+    """
+    if record.status.is_terminal:
+        return record
+    raise HandlerClosed(
+        f"the handler was closed before job {record.job_id} ended; its response is {record.response_id}",
+        job_id=record.job_id,
+        response_id=record.response_id,
+    )
+
+
 def answer_of(record: JobRecord) -> str:
     """
     Answer the text of a completed job.
@@ -51,11 +67,9 @@ def answer_of(record: JobRecord) -> str:
     if record.status is JobStatus.COMPLETED:
         return record.answer or ""
     ids = {"job_id": record.job_id, "response_id": record.response_id, "request_id": record.request_id}
-    if not record.status.is_terminal:
-        raise HandlerClosed(f"the handler was closed before job {record.job_id} ended", **ids)
-    if record.failure is None:
+    if (failure := ended(record).failure) is None:
         raise JobCancelled(f"job {record.job_id} was cancelled", **ids)
-    code, detail = record.failure.code, record.failure.detail
+    code, detail = failure.code, failure.detail
     kind = _FAILURES.get(code, JobFailed)
     message = f"job {record.job_id} failed: {explain('en', code, detail)}"
     raise kind(message, code=code, detail=detail, partial=record.answer or None, **ids)
@@ -68,6 +82,48 @@ def guarded(callback: Callable[[HandleT], T], job: HandleT) -> T | None:
     except BaseException:
         log.exception("a callback of job %s failed", job.id)
         return None
+
+
+def call_in_worker(callback: Callable[[HandleT], object], job: HandleT) -> None:
+    """Call back in a worker thread, where it may take its time."""
+    # A limiter of its own: callbacks that wait for other jobs must not keep those from their threads.
+    _start(to_thread.run_sync(guarded, callback, job, limiter=CapacityLimiter(1)))
+
+
+def in_worker(callback: Callable[[HandleT], object], job: HandleT) -> Callable[[JobRecord], None]:
+    """Answer what calls back in a worker thread once a job has ended."""
+
+    def then(record: JobRecord) -> None:
+        if record.status.is_terminal:
+            call_in_worker(callback, job)
+
+    return then
+
+
+def on_loop(callback: Callable[[HandleT], object], job: HandleT) -> Callable[[JobRecord], None]:
+    """Answer what calls back on the loop once a job has ended, and runs what is awaitable as a task."""
+
+    async def finish(awaitable: Awaitable[object]) -> None:
+        try:
+            await awaitable
+        except Exception:
+            log.exception("a callback of job %s failed", job.id)
+
+    def then(record: JobRecord) -> None:
+        if record.status.is_terminal and inspect.isawaitable(answer := guarded(callback, job)):
+            _start(finish(answer))
+
+    return then
+
+
+_RUNNING: set[asyncio.Future[Any]] = set()
+
+
+def _start(work: Coroutine[Any, Any, object]) -> None:
+    """Run this on the loop, which by itself would let go of it half-way."""
+    task = asyncio.ensure_future(work)
+    _RUNNING.add(task)
+    task.add_done_callback(_RUNNING.discard)
 
 
 class _Handle:
@@ -170,7 +226,7 @@ class Job(_Handle):
             HandlerClosed: The handler was closed before it ended.
             JobNotFound: It was removed.
         """
-        self._ended(timeout)
+        ended(self._last(timeout))
 
     def result(self, timeout: float | None = None) -> str:
         """
@@ -183,7 +239,7 @@ class Job(_Handle):
             HandlerClosed: The handler was closed before it ended.
             JobNotFound: It was removed.
         """
-        return answer_of(self._ended(timeout))
+        return answer_of(self._last(timeout))
 
     def cancel(self) -> bool:
         """Cancel the job for real; tell whether it is cancelled now. Waits for the service, up to 15 seconds."""
@@ -204,21 +260,11 @@ class Job(_Handle):
 
     async def _register(self, callback: Callable[[Job], object]) -> None:
         try:
-            self._engine.ledger.when_ended(self.id, self._in_worker(callback))
+            self._engine.ledger.when_ended(self.id, in_worker(callback, self))
         except JobNotFound:  # it ended, and was removed, while this was on its way
-            _start(to_thread.run_sync(guarded, callback, self))
+            call_in_worker(callback, self)
 
-    def _in_worker(self, callback: Callable[[Job], object]) -> Callable[[JobRecord], None]:
-        """Answer what calls back in a worker thread, where it may take its time, once a job has ended."""
-
-        def then(record: JobRecord) -> None:
-            if record.status.is_terminal:
-                # A limiter of its own: callbacks that wait for other jobs must not keep those from their threads.
-                _start(to_thread.run_sync(guarded, callback, self, limiter=CapacityLimiter(1)))
-
-        return then
-
-    def _ended(self, timeout: float | None) -> JobRecord:
+    def _last(self, timeout: float | None) -> JobRecord:
         record = self._record
         return record if record.status.is_terminal else self._portal.call(self._engine.ledger.wait, self.id, timeout)
 
@@ -231,7 +277,7 @@ class AsyncJob(_Handle):
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait until the job has ended, in whatever way; raises as `Job.wait` does."""
-        await self._engine.ledger.wait(self.id, timeout)
+        ended(await self._engine.ledger.wait(self.id, timeout))
 
     async def result(self, timeout: float | None = None) -> str:
         """Wait for the job's answer; raises as `Job.result` does. Cancelling the waiter leaves the job alone."""
@@ -247,27 +293,4 @@ class AsyncJob(_Handle):
 
         A coroutine function is run as a task.
         """
-        self._engine.ledger.when_ended(self.id, self._on_loop(callback))
-
-    def _on_loop(self, callback: Callable[[AsyncJob], object]) -> Callable[[JobRecord], None]:
-        async def finish(awaitable: Awaitable[object]) -> None:
-            try:
-                await awaitable
-            except Exception:
-                log.exception("a callback of job %s failed", self.id)
-
-        def then(record: JobRecord) -> None:
-            if record.status.is_terminal and inspect.isawaitable(answer := guarded(callback, self)):
-                _start(finish(answer))
-
-        return then
-
-
-_RUNNING: set[asyncio.Future[Any]] = set()
-
-
-def _start(work: Coroutine[Any, Any, object]) -> None:
-    """Run this on the loop; asyncio itself would let go of it half-way."""
-    task = asyncio.ensure_future(work)
-    _RUNNING.add(task)
-    task.add_done_callback(_RUNNING.discard)
+        self._engine.ledger.when_ended(self.id, on_loop(callback, self))

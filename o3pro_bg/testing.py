@@ -91,6 +91,7 @@ class FakeRemote:
     Without a script a response is queued for `queued` seconds, runs until `seconds` have passed, and is
     completed then. What a test wants otherwise it puts into `script`, a list of what the next calls of a kind
     (`"create"`, `"look"`, `"cancel"`) answer: `News`, `RemoteTrouble` to raise, or None for the usual answer.
+    A response id that it did not give out counts as one created at time 0 of the loop's clock.
 
     Attributes:
         counts: How often each kind was called.

@@ -848,12 +848,17 @@ def test_close_detaches_where_asked(open_face: Open) -> None:
     driver = open_face(client, on_close="detach")
     job = driver.do("submit", "q")
     driver.until(job.id, lambda status: status["status"] == "running")
-    waiter = threading.Thread(target=lambda: outcome.append(_raised(lambda: driver.do("result", of=job))))
     outcome: list[type[BaseException]] = []
-    waiter.start()
+    waiters = [
+        threading.Thread(target=lambda verb=verb: outcome.append(_raised(lambda: driver.do(verb, of=job))))
+        for verb in ("result", "wait")
+    ]
+    for waiter in waiters:
+        waiter.start()
     driver.close()
-    waiter.join()
-    assert outcome == [HandlerClosed]
+    for waiter in waiters:
+        waiter.join()
+    assert outcome == [HandlerClosed, HandlerClosed]
     assert client.remote.counts["cancel"] == 0
     assert driver.do("check_status", job.id)["status"] == "running"
     assert driver.do("wait", job.id)["error"] == "ジョブはまだ完了していません"
