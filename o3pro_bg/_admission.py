@@ -32,7 +32,8 @@ class Refused(Exception):
 
     def sentence(self, language: Language) -> str:
         """Answer what is wrong and what to do."""
-        return say(language, self.key, **self.values)
+        values = {name: value(language) if callable(value) else value for name, value in self.values.items()}
+        return say(language, self.key, **values)
 
     def as_error(self) -> O3ProError:
         """Answer the exception that `submit` raises for it."""

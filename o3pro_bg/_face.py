@@ -89,6 +89,8 @@ class Face:
     """The common part of `BackgroundHandler` and `AsyncBackgroundHandler`."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
+        if not hasattr(client, "connect"):
+            raise TypeError(f"client has to be an O3ProClient, such as O3ProClient(O3ProConfig()), not {type(client)}")
         _check(settings)
         self.client = client
         self._language: Language = settings.get("language", "ja")
@@ -136,7 +138,7 @@ class Face:
         if self._is_closed:
             raise Refused("closed")
         if not self.client.is_ready():
-            raise Refused("not_ready", problems="; ".join(self.client.config.validate(self._language)))
+            raise Refused("not_ready", problems=lambda language: "; ".join(self.client.config.validate(language)))
         timeout = self._timeout if timeout is None else timeout
         request = admit(self.client.config, question, effort, timeout, options)
         return self._enter(request, uuid.uuid4().hex, time.time())[0]

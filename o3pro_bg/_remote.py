@@ -51,11 +51,14 @@ class Trouble(StrEnum):
 class RemoteTrouble(Exception):
     """An exchange with the service that brought no news; it never carries the request, the key or the prompt."""
 
-    def __init__(self, kind: Trouble, failure: Failure, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, kind: Trouble, failure: Failure, *, retry_after: float | None = None, request_id: str | None = None
+    ) -> None:
         super().__init__(f"{kind}: {failure.code} {failure.detail}".rstrip())
         self.kind = kind
         self.failure = failure
         self.retry_after = retry_after
+        self.request_id = request_id
 
 
 class Remote(Protocol):
@@ -190,7 +193,8 @@ class ResponsesRemote:
         known = isinstance(response_id, str) and response_id != "" and asked in (None, response_id)
         # A created response is worth watching whatever else is odd about the answer; a look has to make sense.
         if not known or (asked is not None and not isinstance(word, str)):
-            raise RemoteTrouble(Trouble.UNCLEAR, Failure("bad_answer", _glimpse(response)))
+            failure = Failure("bad_answer", _glimpse(response))
+            raise RemoteTrouble(Trouble.UNCLEAR, failure, request_id=_request_id(response))
         return News(
             event=self._event(word),
             response_id=str(response_id),
@@ -364,4 +368,4 @@ def _trouble_from_status(response: httpx2.Response) -> RemoteTrouble:
     code, message = _error_of(_json_of(response))
     kind, name = _meaning_of(response.status_code, f"{code} {message}")
     failure = Failure(name or code or f"http_{response.status_code}", message or _glimpse(response))
-    return RemoteTrouble(kind, failure, retry_after=_retry_after(response))
+    return RemoteTrouble(kind, failure, retry_after=_retry_after(response), request_id=_request_id(response))

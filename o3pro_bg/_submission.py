@@ -78,7 +78,7 @@ class Submission:
             failure = Failure("submission_uncertain", f"{failure.code} {failure.detail}".strip())
         elif self._is_unwanted() and trouble.kind in _NEVER_ARRIVED:
             return News(Event.CANCELLED)
-        return News(Event.ERRORED, failure=failure)
+        return News(Event.ERRORED, request_id=trouble.request_id, failure=failure)
 
     async def _post(self, remote: Remote) -> News:
         while True:

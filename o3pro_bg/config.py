@@ -133,7 +133,7 @@ def _is_safe(url: str) -> bool:
         host, _port = parts.hostname, parts.port
     except ValueError:
         return False
-    if not host or "@" in parts.netloc or {*" ?#"} & {*url} or not url.isprintable():
+    if not host or "@" in parts.netloc or {*" ?#<>"} & {*url} or not url.isprintable():
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
 

@@ -40,8 +40,9 @@ and run
   from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig
 
   with BackgroundHandler(O3ProClient(O3ProConfig())) as handler:
-      job_id = handler.start_background_task("Your question", effort="high")["job_id"]
-      print(handler.wait(job_id)["response"])
+      started = handler.start_background_task("Your question", effort="high")
+      result = handler.wait(started["job_id"]) if started["success"] else started
+      print(result["response"] if result["success"] else result["error"])
 """
 
 

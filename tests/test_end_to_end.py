@@ -87,9 +87,13 @@ def test_entra_id(open_face: Open, emulator: Emulator) -> None:
 
 
 def test_wrong_key(open_face: Open) -> None:
-    """A wrong key fails the job with what to check, and the key is not in the answer."""
+    """A wrong key fails the job with what to check and the id of the request; the key is not in the answer."""
     driver = open_face({"api_key": "wrong-key"})
-    reply = driver.do("wait", driver.start())
+    job = driver.do("submit", "q")
+    with pytest.raises(JobFailed) as caught:
+        driver.do("result", of=job)
+    assert caught.value.request_id
+    reply = driver.do("wait", job.id)
     assert "AZURE_OPENAI_API_KEY" in reply["error"]
     assert "wrong-key" not in reply["error"]
 

@@ -117,8 +117,10 @@ def test_client_that_is_not_ready_is_an_answer(open_face: Open) -> None:
     assert reply["success"] is False
     assert "AZURE_OPENAI_ENDPOINT" in reply["error"]
     assert "AZURE_OPENAI_API_KEY" in reply["error"]
-    with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
-        driver.do("submit", "q")
+    japanese = open_face(FakeClient(config=O3ProConfig(auth="key")))
+    assert "エンドポイントがありません" in japanese.do("start_background_task", "q")["error"]
+    with pytest.raises(ConfigError, match="no endpoint: set AZURE_OPENAI_ENDPOINT"):
+        japanese.do("submit", "q")
 
 
 @pytest.mark.parametrize("option", ["background", "store", "stream", "input", "model"])
@@ -507,6 +509,12 @@ def test_impossible_settings_raise(face: str, settings: dict[str, Any]) -> None:
     """A setting that makes no sense raises ValueError when the handler is made."""
     with pytest.raises(ValueError, match=next(iter(settings))):
         Driver(face, fake(), settings)
+
+
+def test_a_configuration_is_no_client(face: str) -> None:
+    """A configuration in place of a client raises TypeError that says how to wrap it."""
+    with pytest.raises(TypeError, match=r"O3ProClient\(O3ProConfig\(\)\)"):
+        Driver(face, O3ProConfig(), {})  # type: ignore[arg-type]
 
 
 def test_unknown_settings_raise(face: str) -> None:

@@ -79,7 +79,6 @@ def test_python_blocks_run(block: str, capsys: pytest.CaptureFixture[str]) -> No
 async def _cell(block: str) -> dict[str, Any]:
     names = await run(block)
     assert (await names["job"]).startswith("[emulator]")
-    await names["handler"].aclose()
     return names
 
 
@@ -93,6 +92,8 @@ async def test_fastapi_block_serves(o3pro_emulator: Emulator) -> None:
     ):
         started = await client.post("/jobs", params={"question": "Why?"})
         assert started.status_code == 202
+        assert (await client.post("/jobs", params={"question": " "})).status_code == 400
+        assert (await client.get("/jobs/nope")).status_code == 404
         job_id = started.json()["job_id"]
         await app.state.jobs.wait(job_id)
         assert (await client.get(f"/jobs/{job_id}")).json()["response"].startswith("[emulator]")
