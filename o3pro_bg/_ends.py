@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from o3pro_bg._records import JobRecord
 
-    WhenEnded = Callable[[str, Callable[[JobRecord], object]], None]
+    WhenEnded = Callable[[str, Callable[[JobRecord], object]], Callable[[], object]]
 
 
 def check_seconds(timeout: float | None) -> None:
@@ -48,14 +48,21 @@ class Ends:
         self._queue: asyncio.Queue[tuple[str, JobRecord | None]] = asyncio.Queue()
         ids = list(dict.fromkeys(job_ids))
         self._count = self._left = len(ids)
+        self._take_back: list[Callable[[], object]] = []
         for job_id in ids:
             self._watch(when_ended, job_id)
 
     def _watch(self, when_ended: WhenEnded, job_id: str) -> None:
         try:
-            when_ended(job_id, lambda record: self._queue.put_nowait((job_id, record)))
+            self._take_back.append(when_ended(job_id, lambda record: self._queue.put_nowait((job_id, record))))
         except JobNotFound:
             self._queue.put_nowait((job_id, None))
+
+    async def aclose(self) -> None:
+        """Watch no longer: what nobody waits for any more shall not be called back."""
+        for take_back in self._take_back:
+            take_back()
+        self._take_back.clear()
 
     def __aiter__(self) -> Ends:
         return self

@@ -13,7 +13,7 @@ from o3pro_bg._states import JobStatus
 from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from o3pro_bg._ledger import Ledger
     from o3pro_bg._pacing import Pace
@@ -71,26 +71,47 @@ class Engine:
             cancel_on_close=cancel_on_close,
         )
         self._lives: dict[str, Life] = {}
+        self._background: set[asyncio.Future[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
 
-    async def run(self, job_id: str, then: Callable[[JobRecord], object] | None = None) -> None:
+    async def run(self, job_id: str, then: Callable[[], object] | None = None) -> None:
         """
         Live the job whose record is in the ledger, to its end; one with a response id is only watched.
 
         Args:
             job_id: The job.
-            then: Called, soon, with the record in which the job ends, or in which `close` lets it go.
+            then: Called, soon, once the job has ended.
         """
         self.ledger.claim_loop()
-        try:
-            if then is not None:
-                self.ledger.when_ended(job_id, then)
+        if then is not None:
+            self.when_ended(job_id, then)
+        with suppress(JobNotFound):  # cancelled and removed before its task began
             life = self._life_of(job_id)
-            await (life.orphaned() if self._shared.closing else life.live())
-        except JobNotFound:  # cancelled and removed before its task began
-            return
-        finally:
-            self._lives.pop(job_id, None)
+            if life.task is not None:  # a former life of this job, which still owes the service a cancel
+                life = self._lives[job_id] = Life(self.ledger.record(job_id), self._shared)
+            try:
+                await (life.orphaned() if self._shared.closing else life.live())
+            finally:
+                if self._lives.get(job_id) is life:
+                    del self._lives[job_id]
+
+    def when_ended(self, job_id: str, then: Callable[[], object]) -> None:
+        """Call back on the loop, soon, once the job has ended; one that is gone has."""
+
+        def if_ended(record: JobRecord) -> None:
+            if record.status.is_terminal:
+                then()
+
+        try:
+            self.ledger.when_ended(job_id, if_ended)
+        except JobNotFound:
+            then()
+
+    def background(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run this on the loop, which by itself would let go of it half-way; `close` gives it a second."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def cancel(self, job_id: str) -> CancelVerdict:
         """
@@ -119,6 +140,8 @@ class Engine:
         Args:
             timeout: Seconds for the service to answer creates that are on their way, and cancels.
         """
+        if self._lives:
+            self.ledger.claim_loop()
         self._shared.closing = True
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close(timeout))
@@ -135,6 +158,9 @@ class Engine:
             if late:
                 await asyncio.wait(late, timeout=1)
         self.ledger.close()
+        await asyncio.sleep(0)  # the ends that were told just now call back
+        if self._background:
+            await asyncio.wait(list(self._background), timeout=1)
         if self._shared.remote is not None:
             with suppress(Exception):
                 async with asyncio.timeout(1):

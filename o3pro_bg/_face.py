@@ -37,7 +37,7 @@ class Settings(TypedDict, total=False):
         max_concurrency: The most jobs under way at the service at once; default no bound.
         max_in_flight: The most HTTP requests under way at once; default 64.
         pace: When to look at a job; default `Pace()`.
-        retain: How many ended jobs to keep (int), or for how long (timedelta); default until removed. An
+        retain: How many ended jobs to keep at the most (int), or for how long (timedelta); default until removed. An
             answer that is let go before it was read is gone.
         on_close: `"cancel"` (default) cancels jobs under way when the handler closes, `"detach"` leaves them
             running at the service.

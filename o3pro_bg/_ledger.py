@@ -142,14 +142,23 @@ class Ledger:
         """Answer the ends of these jobs, each watched from now on, within so many seconds together."""
         return Ends(self.when_ended, self.clock, job_ids, timeout)
 
-    def when_ended(self, job_id: str, callback: Callable[[JobRecord], object]) -> None:
+    def when_ended(self, job_id: str, callback: Callable[[JobRecord], object]) -> Callable[[], object]:
         """
         Call back on the loop, soon, with the record in which the job ends or in which `close` lets it go.
+
+        Returns:
+            What takes the callback back.
 
         Raises:
             JobNotFound: No such job.
         """
-        self.end_of(job_id).add_done_callback(lambda end: callback(end.result()))
+        end = self.end_of(job_id)
+
+        def then(end: asyncio.Future[JobRecord]) -> None:
+            callback(end.result())
+
+        end.add_done_callback(then)
+        return lambda: end.remove_done_callback(then)
 
     def close(self) -> None:
         """Wake whoever still waits: from here on nothing moves a record."""
@@ -167,15 +176,10 @@ class Ledger:
             asyncio.get_running_loop().call_later(self._retain.total_seconds(), self._forget, job_id)
         elif self._retain is not None:
             self._retired.append(job_id)
-            if len(self._retired) > self._retain:  # some may be gone, or taken up again
-                self._retired = deque(filter(self._has_ended, self._retired))
             while len(self._retired) > self._retain:
                 self._forget(self._retired.popleft())
 
     def _forget(self, job_id: str) -> None:
-        if self._has_ended(job_id):
-            self._store.remove(job_id)
-
-    def _has_ended(self, job_id: str) -> bool:
         record = self.find(job_id)
-        return record is not None and record.status.is_terminal
+        if record is not None and record.status.is_terminal:  # not one that was taken up again meanwhile
+            self._store.remove(job_id)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("o3pro_bg")
 
 _CANCEL_TRIES: Final = 6  # unconfirmed cancels after which a job that has ended here is left to the service
+_LONGEST_PAUSE: Final = 600.0  # seconds between looks, whatever the service asks for
 _LAST_WORDS: Final = 2.0  # seconds for a cancel when the loop itself ends
 _WAITING: Final = {Trouble.THROTTLED: "rate_limit", Trouble.DENIED: "denied"}
 _ENDS: Final = frozenset({Event.ANSWERED, Event.ERRORED, Event.CANCELLED, Event.LOST})
@@ -174,7 +175,7 @@ class Life:
         if self._shared.closing and not self._cancel_wanted:
             return 0.0
         if self._troubles:
-            return max(backoff(self._troubles, luck), self._hint or 0.0)
+            return max(backoff(self._troubles, luck), min(self._hint or 0.0, _LONGEST_PAUSE))
         if self._cancel_wanted:
             return backoff(self._cancels_asked, luck)
         return self._shared.pace.delay(self._ledger.clock() - self._born, luck, hint=self._hint)

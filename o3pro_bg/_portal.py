@@ -14,6 +14,8 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from anyio import CapacityLimiter
+
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ T = TypeVar("T")
 
 _EXIT_GRACE: Final = 1.5  # seconds for the farewells of all handlers when the interpreter exits
 _CALLBACK_GRACE: Final = 1.0  # seconds after it for callbacks that have begun
+_CALLBACK_THREADS: Final = 64  # callbacks at once; a limiter of theirs, for they may wait for jobs
 _JOIN_GRACE: Final = 3.0  # seconds beside the farewell for the thread to end
 
 
@@ -37,11 +40,15 @@ class LoopThread:
 
     Args:
         farewell: Runs on the loop before it ends; takes the seconds that it may last.
+
+    Attributes:
+        callbacks: Bounds the worker threads that users' callbacks run in.
     """
 
     def __init__(self, farewell: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        self.callbacks = CapacityLimiter(_CALLBACK_THREADS)
         self._farewell = farewell
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stop what its own thread starts
         self._server: _Server | None = None
         self._stopped = False
         self._has_warned = False
@@ -65,6 +72,9 @@ class LoopThread:
                 self._server = _Server(self._farewell)
                 # Whoever drops the last reference must not wait: the bell is rung, and the thread ends by itself.
                 weakref.finalize(self, self._server.ring, _EXIT_GRACE).atexit = False
+                if self._stopped:  # by a signal handler, while the thread was made
+                    self._server.ring(0)
+                    raise _closed()
             return self._server.submit(function(*args))
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
@@ -95,9 +105,10 @@ class LoopThread:
         with self._lock:
             self._stopped = True
         if self._server is not None:
-            if self._server.thread.is_alive() and not self._is_here():
-                self._warn_in_a_loop()
+            is_running = self._server.thread.is_alive() and not self._is_here()
             self._server.ring(grace)
+            if is_running:
+                self._warn_in_a_loop()
             self._server.join(grace + _JOIN_GRACE)
 
     def _is_here(self) -> bool:
@@ -132,7 +143,7 @@ class _Server:
         self._loop = asyncio.new_event_loop()
         self._bell: asyncio.Future[float] = self._loop.create_future()
         self._futures: set[concurrent.futures.Future[Any]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._at_exit = False
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import time
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -310,7 +311,9 @@ def _error_of(data: Mapping[str, Any]) -> tuple[str, str]:
     code, message = body.get("code"), body.get("message")
     fired = _fired_filters(body.get("innererror"))
     detail = message if isinstance(message, str) else ""
-    return (code[:60] if isinstance(code, str) else ""), f"{detail[:500]}{fired}"
+    # It goes into logs: a code is one word, and not whatever text a gateway puts there.
+    word = code[:60] if isinstance(code, str) else ""
+    return (word if re.fullmatch(r"[\w.-]+", word, re.ASCII) else ""), f"{detail[:500]}{fired}"
 
 
 def _fired_filters(innererror: object) -> str:

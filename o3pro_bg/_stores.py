@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._records: dict[str, JobRecord] = {}
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler may read while its own thread does
 
     def insert(self, record: JobRecord) -> bool:
         """Keep the record of a new job, which readers see at once; False where the job is held already."""

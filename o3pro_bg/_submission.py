@@ -62,7 +62,7 @@ class Submission:
                 log.info("job %s: create %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
                 self._troubles += 1
                 if self._may_send_again(trouble):
-                    self.sent = trouble.kind is Trouble.UNCLEAR  # which may be running, and cannot just be dropped
+                    self.sent = self._uncertain > 0  # one may be running, and cannot just be dropped
                     await self._hold_off(trouble)
                     if not self._is_unwanted():
                         continue
@@ -88,6 +88,8 @@ class Submission:
             # A foreground create lasts as long as its job: it would keep the others from being looked at.
             async with self._shared.in_flight if remote.background else nullcontext():
                 await remote.prepare()  # a token, say: what it waits for is not the service
+                if self._uncertain and self._is_unwanted():
+                    raise RemoteTrouble(Trouble.UNCLEAR, Failure("unwanted"))
                 if self._gate() == 0:  # nobody has met a 429 while this one waited for its turn
                     self._ledger.note(self._job_id, waiting="")
                     self.sent = remote.background  # a foreground create ends with its connection

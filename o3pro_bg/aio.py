@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,6 +11,8 @@ from o3pro_bg import _replies
 from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
 from o3pro_bg._face import Face, Settings, grace_of
+from o3pro_bg._records import News
+from o3pro_bg._states import Event
 from o3pro_bg.errors import JobNotFound
 from o3pro_bg.job import AsyncJob, on_loop
 
@@ -114,10 +117,13 @@ class AsyncBackgroundHandler(Face):
         """Answer `(job_id, reply)` of these jobs, or of all, in the order in which they end; raises `TimeoutError`."""
         ended, pending = self._split(job_ids)
         ends = await self._ledger.ends_of(pending, timeout)
-        for job_id, reply in ended:
-            yield job_id, reply
-        async for job_id, record in ends:
-            yield job_id, self._result(job_id) if record is None else self._result_of(record)
+        try:
+            for job_id, reply in ended:
+                yield job_id, reply
+            async for job_id, record in ends:
+                yield job_id, self._result(job_id) if record is None else self._result_of(record)
+        finally:
+            await ends.aclose()
 
     async def wait_all(
         self, job_ids: Iterable[str] | None = None, timeout: float | None = None
@@ -151,8 +157,14 @@ class AsyncBackgroundHandler(Face):
         # The task runs in a copy of this context, so the submitter's context variables reach it.
         task = asyncio.create_task(self._engine.run(record.job_id, then), name=f"o3pro_bg {record.job_id}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(functools.partial(self._ran, record.job_id))
         return record
+
+    def _ran(self, job_id: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        record = self._ledger.find(job_id)
+        if task.cancelled() and record is not None and record.response_id is None:  # before its first step, say
+            self._ledger.apply(job_id, News(Event.CANCELLED))
 
     def _job(self, record: JobRecord) -> AsyncJob:
         return AsyncJob(record.job_id, self._engine)

@@ -129,6 +129,7 @@ class EntraToken:
         self._get_token = get_token
         self._token = ""
         self._expires_at = self._asked_at = 0.0
+        self._trouble: RemoteTrouble | None = None
         self._renewing = asyncio.Lock()
         self._limiter = anyio.CapacityLimiter(4)  # a credential that hangs keeps a thread; not everybody's
 
@@ -140,7 +141,10 @@ class EntraToken:
             RemoteTrouble: Entra ID gave none; nothing was sent to the service.
         """
         if self._is_due():
+            known = self._trouble
             async with self._renewing:
+                if self._trouble is not None and self._trouble is not known:  # it failed for all who waited
+                    raise RemoteTrouble(self._trouble.kind, self._trouble.failure)
                 if self._is_due():
                     await self._renew()
         return self._token
@@ -164,7 +168,7 @@ class EntraToken:
             said = f"{type(exc).__name__}: {exc}".partition("\n")[0][:300]
             unreachable = type(exc).__name__ in ("ServiceRequestError", "ServiceResponseError", "TimeoutError")
             kind = Trouble.UNSENT if unreachable else Trouble.DENIED
-            trouble = RemoteTrouble(kind, Failure("credential", said))
+            self._trouble = trouble = RemoteTrouble(kind, Failure("credential", said))
         raise trouble  # out here it has no context, which might hold the credential's own request
 
     def _ask(self) -> tuple[str, float]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Unpack
 
+    from o3pro_bg._ends import Ends
     from o3pro_bg._records import JobRecord
     from o3pro_bg._remote import Client
     from o3pro_bg._replies import CancelReply, ListedJob, ResultReply, StartReply, StatusReply
@@ -150,7 +151,10 @@ class BackgroundHandler(Face):
             HandlerClosed: The handler is closed.
         """
         record, is_new = self._adopt(response, question, effort)
-        return self._job(self._run(record) if is_new else record)
+        try:
+            return self._job(self._run(record) if is_new else record)
+        except Refused as refused:
+            raise refused.as_error() from None
 
     def job(self, job_id: str) -> Job:
         """Answer the handle of a job; raises `JobNotFound` for an unknown id."""
@@ -181,16 +185,23 @@ class BackgroundHandler(Face):
             WrongThread: Called on the handler's own loop.
         """
         ended, pending = self._split(job_ids)
+        ends: Ends | None = None
         with suppress(HandlerClosed):
             ends = self._portal.call(self._ledger.ends_of, pending, timeout) if pending else None
-            yield from ended
-            ended = []
-            while ends is not None and pending:
-                job_id, record = self._portal.call(ends.__anext__)
-                pending.remove(job_id)
-                yield job_id, self._result(job_id) if record is None else self._result_of(record)
         yield from ended
-        for job_id in pending:
+        left = dict.fromkeys(pending)
+        try:
+            while ends is not None and left:
+                job_id, record = self._portal.call(ends.__anext__)
+                del left[job_id]
+                yield job_id, self._result(job_id) if record is None else self._result_of(record)
+        except HandlerClosed:
+            ends = None
+        finally:
+            if ends is not None:
+                with suppress(HandlerClosed):
+                    self._portal.submit(ends.aclose)
+        for job_id in left:
             yield job_id, self._result(job_id)
 
     def wait_all(self, job_ids: Iterable[str] | None = None, timeout: float | None = None) -> dict[str, ResultReply]:

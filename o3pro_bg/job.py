@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
 from o3pro_bg._engine import CancelVerdict
 from o3pro_bg._sentences import explain
@@ -20,12 +19,11 @@ from o3pro_bg.errors import (
     JobCancelled,
     JobFailed,
     JobLost,
-    JobNotFound,
     SubmissionUncertain,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from o3pro_bg._engine import Engine
     from o3pro_bg._portal import LoopThread
@@ -84,24 +82,20 @@ def guarded(callback: Callable[[HandleT], T], job: HandleT) -> T | None:
         return None
 
 
-def call_in_worker(callback: Callable[[HandleT], object], job: HandleT) -> None:
-    """Call back in a worker thread, where it may take its time."""
-    # A limiter of its own: callbacks that wait for other jobs must not keep those from their threads.
-    _start(to_thread.run_sync(guarded, callback, job, limiter=CapacityLimiter(1)))
+def in_worker(callback: Callable[[Job], object], job: Job) -> Callable[[], None]:
+    """Answer what calls back in a worker thread, where it may take its time."""
+
+    async def work() -> None:
+        try:
+            await to_thread.run_sync(guarded, callback, job, limiter=job._portal.callbacks)
+        except RuntimeError:  # no thread can be had: late and in the way is better than never
+            guarded(callback, job)
+
+    return lambda: job._engine.background(work())
 
 
-def in_worker(callback: Callable[[HandleT], object], job: HandleT) -> Callable[[JobRecord], None]:
-    """Answer what calls back in a worker thread once a job has ended."""
-
-    def then(record: JobRecord) -> None:
-        if record.status.is_terminal:
-            call_in_worker(callback, job)
-
-    return then
-
-
-def on_loop(callback: Callable[[HandleT], object], job: HandleT) -> Callable[[JobRecord], None]:
-    """Answer what calls back on the loop once a job has ended, and runs what is awaitable as a task."""
+def on_loop(callback: Callable[[AsyncJob], object], job: AsyncJob) -> Callable[[], None]:
+    """Answer what calls back on the loop, and runs what is awaitable as a task."""
 
     async def finish(awaitable: Awaitable[object]) -> None:
         try:
@@ -109,21 +103,11 @@ def on_loop(callback: Callable[[HandleT], object], job: HandleT) -> Callable[[Jo
         except Exception:
             log.exception("a callback of job %s failed", job.id)
 
-    def then(record: JobRecord) -> None:
-        if record.status.is_terminal and inspect.isawaitable(answer := guarded(callback, job)):
-            _start(finish(answer))
+    def then() -> None:
+        if inspect.isawaitable(answer := guarded(callback, job)):
+            job._engine.background(finish(answer))
 
     return then
-
-
-_RUNNING: set[asyncio.Future[Any]] = set()
-
-
-def _start(work: Coroutine[Any, Any, object]) -> None:
-    """Run this on the loop, which by itself would let go of it half-way."""
-    task = asyncio.ensure_future(work)
-    _RUNNING.add(task)
-    task.add_done_callback(_RUNNING.discard)
 
 
 class _Handle:
@@ -259,10 +243,7 @@ class Job(_Handle):
             self._portal.submit(self._register, callback)
 
     async def _register(self, callback: Callable[[Job], object]) -> None:
-        try:
-            self._engine.ledger.when_ended(self.id, in_worker(callback, self))
-        except JobNotFound:  # it ended, and was removed, while this was on its way
-            call_in_worker(callback, self)
+        self._engine.when_ended(self.id, in_worker(callback, self))
 
     def _last(self, timeout: float | None) -> JobRecord:
         record = self._record
@@ -293,4 +274,4 @@ class AsyncJob(_Handle):
 
         A coroutine function is run as a task.
         """
-        self._engine.ledger.when_ended(self.id, on_loop(callback, self))
+        self._engine.when_ended(self.id, on_loop(callback, self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,29 +93,31 @@ def test_removed_job_stays_removed(store: Store) -> None:
 class Guarded(dict[str, JobRecord]):
     """A dictionary that notes each touch that happens outside the store's lock."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, lock: Any) -> None:
         super().__init__()
-        self._store = store
+        self._lock = lock
         self.touched: list[tuple[str, bool]] = []
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("get", "pop", "setdefault", "values"):
-            self.touched.append((name, self._store._lock.locked()))
+            self.touched.append((name, self._lock.locked()))
         return super().__getattribute__(name)
 
     def __contains__(self, key: object) -> bool:
-        self.touched.append(("contains", self._store._lock.locked()))
+        self.touched.append(("contains", self._lock.locked()))
         return super().__contains__(key)
 
     def __setitem__(self, key: str, value: JobRecord) -> None:
-        self.touched.append(("set", self._store._lock.locked()))
+        self.touched.append(("set", self._lock.locked()))
         super().__setitem__(key, value)
 
 
 def test_memory_is_only_touched_under_the_lock() -> None:
     """Every verb of the store in memory reads and writes under its lock, and gives it back."""
     store = MemoryStore()
-    store._records = guarded = Guarded(store)
+    lock: Any = threading.Lock()  # one that tells whether it is held
+    store._lock = lock
+    store._records = guarded = Guarded(lock)
     store.insert(record("a"))
     store.replace(record("a"))
     store.get("a")
@@ -123,4 +126,4 @@ def test_memory_is_only_touched_under_the_lock() -> None:
     store.replace(record("a"))
     names = ["setdefault", "contains", "set", "get", "values", "pop", "contains"]
     assert guarded.touched == [(name, True) for name in names]
-    assert not store._lock.locked()
+    assert not lock.locked()

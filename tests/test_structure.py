@@ -40,7 +40,7 @@ DOORS = {
     "azure": {"client"},
     "sqlite3": set(),
     "threading": {"_portal", "_stores"},
-    "asyncio": {"client", "_ends", "_ledger", "_life", "_engine", "_shared", "_submission", "_portal", "job", "aio"},
+    "asyncio": {"client", "_ends", "_ledger", "_life", "_engine", "_shared", "_submission", "_portal", "aio"},
 }
 PURE = {*RINGS[0]}
 
@@ -153,10 +153,10 @@ def test_modules_are_small(path: Path) -> None:
 
 
 def test_the_core_is_small() -> None:
-    """Rings 0 to 3 have at most 2,250 lines of code together."""
-    assert sum(code_lines(PACKAGE / f"{name}.py") for name in CORE) <= 2250
+    """Rings 0 to 3 have at most 2,320 lines of code together."""
+    assert sum(code_lines(PACKAGE / f"{name}.py") for name in CORE) <= 2320
 
 
 def test_the_reading_path_is_one_sitting() -> None:
-    """The path from the states to the handler has at most 940 lines of code."""
-    assert sum(code_lines(PACKAGE / f"{name}.py") for name in READING_PATH) <= 940
+    """The path from the states to the handler has at most 980 lines of code."""
+    assert sum(code_lines(PACKAGE / f"{name}.py") for name in READING_PATH) <= 980
