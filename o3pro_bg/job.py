@@ -233,7 +233,8 @@ class Job(_Handle):
         """
         Call back with this handle once the job has ended, in a worker thread; if it has, at once, in this one.
 
-        What the callback raises is logged; it may take its time, and may make waiting calls.
+        What the callback raises is logged; it may take its time, and may wait for jobs. At most 64 callbacks of a
+        handler run at once; the others wait.
         """
         if inspect.iscoroutinefunction(callback):
             raise TypeError("a coroutine function is no callback of BackgroundHandler: use AsyncBackgroundHandler")

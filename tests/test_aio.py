@@ -225,3 +225,37 @@ async def test_a_sync_handler_may_be_used_beside_a_loop() -> None:
             await asyncio.sleep(0.005)
         assert handler.get_result(job_id)["success"]
         await asyncio.to_thread(handler.close)
+
+
+async def test_an_asynchronous_callback_ends_before_aclose_does() -> None:
+    """Closing gives callbacks that have begun a second to end."""
+    seen: list[str] = []
+
+    async def on_done(_: AsyncJob) -> None:
+        seen.append("begun")
+        await asyncio.sleep(0.05)
+        seen.append("done")
+
+    async with AsyncBackgroundHandler(fake(seconds=FOREVER), pace=QUICK, on_done=on_done) as handler:
+        await handler.submit("q")
+    assert seen == ["begun", "done"]
+
+
+async def test_a_task_cancelled_before_it_began_cancels_its_job() -> None:
+    """A framework that cancels all tasks right after a start leaves a job that has ended, and nobody waiting."""
+    async with AsyncBackgroundHandler(fake(), pace=QUICK) as handler:
+        job = await handler.submit("q")
+        for task in handler._tasks:
+            task.cancel()
+        with pytest.raises(JobCancelled):
+            await asyncio.wait_for(job.result(), 5)
+
+
+async def test_another_loop_cannot_close() -> None:
+    """Closing on another loop while jobs are under way raises WrongThread, and harms nothing."""
+    async with AsyncBackgroundHandler(fake(seconds=FOREVER), pace=QUICK) as handler:
+        job = await handler.submit("q")
+        await asyncio.sleep(0)
+        with pytest.raises(WrongThread):
+            await asyncio.to_thread(lambda: asyncio.run(handler.aclose()))
+        assert not job.done()

@@ -367,6 +367,19 @@ async def test_credential_that_fails_is_trouble_before_anything_is_sent(
     assert len(sent) == 1
 
 
+async def test_failing_credential_is_asked_once_for_all_who_wait() -> None:
+    """Requests that wait for the same renewal fail with it, instead of asking one after another."""
+    credential = BlockingCredential()
+    credential.failure = OSError("no login")
+    provider = token_of(credential)
+    waiters = [asyncio.ensure_future(provider()) for _ in range(20)]
+    assert await asyncio.to_thread(credential.is_asked.wait, 30)
+    credential.may_answer.set()
+    outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {RemoteTrouble}
+    assert len(credential.asked) == 1
+
+
 async def test_entra_id_out_of_reach_is_worth_another_try() -> None:
     """Where Entra ID itself cannot be reached, nothing was sent, and it may be tried again."""
     from azure.core.exceptions import ServiceRequestError

@@ -201,3 +201,39 @@ async def test_a_job_that_was_removed_before_its_task_began_is_over() -> None:
     bench.store.remove("other")
     await bench.engine.run("other", print)
     assert not bench.remote.counts
+
+
+@virtual
+async def test_then_is_called_once_the_job_has_ended() -> None:
+    """What `run` was given is called once: at the end, at once where the job is gone, never where it is let go."""
+    called: list[str] = []
+    bench = Bench(cancel_on_close=False)
+    for job_id in ("job", "gone", "let go"):
+        bench.enter(job_id)
+    bench.store.remove("gone")
+    tasks = [
+        asyncio.create_task(bench.engine.run(job_id, lambda job_id=job_id: called.append(job_id)))  # type: ignore[misc]
+        for job_id in ("job", "gone")
+    ]
+    await asyncio.wait(tasks)
+    letting_go = asyncio.create_task(bench.engine.run("let go", lambda: called.append("let go")))
+    await asyncio.sleep(5)
+    await bench.engine.close(1)
+    await asyncio.wait([letting_go])
+    assert called == ["gone", "job"]
+
+
+@virtual
+async def test_close_gives_what_runs_in_the_background_a_second() -> None:
+    """Callbacks that have begun are waited for, but not for ever."""
+    ends: list[str] = []
+
+    async def work(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        ends.append(f"after {seconds} s")
+
+    bench = Bench()
+    bench.engine.background(work(0.5))
+    bench.engine.background(work(5))
+    await bench.engine.close(0)
+    assert (ends, now()) == (["after 0.5 s"], 1)

@@ -295,3 +295,99 @@ def test_the_end_of_the_interpreter_cancels(o3pro_emulator: Emulator, ending: st
     # What is on standard error is the script's own: nothing at all, or one traceback of its main thread.
     assert errors.count("Traceback") == (code in (1, -signal.SIGINT))
     assert ("Thread" in errors, "Task" in errors) == (False, False)
+
+
+def test_a_signal_handler_may_call_any_verb(handler: BackgroundHandler) -> None:
+    """A signal handler that calls a verb while its thread is inside one does not wait for itself."""
+    job_id = handler.start_background_task("q")["job_id"]
+    calls = 0
+
+    def on_alarm(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        handler.list_active_jobs()
+        handler.check_status(job_id)
+
+    former = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        while calls < 300:
+            handler.check_status(job_id)
+            handler.start_background_task("another")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert handler.check_status(job_id)["success"]
+
+
+def test_callbacks_share_a_bounded_number_of_threads() -> None:
+    """Jobs that end together do not start a thread each: at most 64 callbacks run at once, and all come."""
+    lock, over = threading.Lock(), threading.Event()
+    running = most = done = 0
+
+    def slow(_: Job) -> None:
+        nonlocal running, most, done
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)  # long enough for the others to come
+        with lock:
+            running -= 1
+            done += 1
+        if done == 300:
+            over.set()
+
+    with BackgroundHandler(fake(seconds=0.0), pace=QUICK, on_done=slow) as handler:
+        for _ in range(300):
+            handler.start_background_task("q")
+        assert over.wait(20)
+    assert most <= 64
+
+
+def test_a_callback_comes_though_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no worker thread starts any more, the callback is called on the loop, and is not lost."""
+    called = threading.Event()
+
+    async def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("o3pro_bg.job.to_thread.run_sync", no_thread)
+    with BackgroundHandler(fake(), pace=QUICK, on_done=lambda _: called.set()) as handler:
+        handler.start_background_task("q")
+        assert called.wait(5)
+
+
+def test_a_job_that_is_removed_before_its_task_began_is_called_back() -> None:
+    """A job that another thread ends and removes before the loop has seen it still calls back."""
+    called = threading.Event()
+    with BackgroundHandler(fake(), pace=QUICK, on_done=lambda _: called.set()) as handler:
+        release = block(handler)
+        handler._store.remove(handler.start_background_task("q")["job_id"])
+        release.set()
+        assert called.wait(5)
+
+
+async def test_close_in_a_loop_closes_though_warnings_are_errors() -> None:
+    """Closing inside a running loop warns after the closing has begun, so it is closed whatever the warning does."""
+    before = our_threads()
+    handler = BackgroundHandler(fake(seconds=FOREVER), pace=QUICK)
+    handler.start_background_task("q")
+    with pytest.raises(RuntimeWarning, match="blocks the event loop"):
+        handler.close()
+    await asyncio.to_thread(handler.close)
+    assert our_threads() == before
+    assert handler.list_active_jobs()[0]["status"] == "cancelled"
+
+
+def test_attach_beside_a_close_raises_handler_closed(
+    handler: BackgroundHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the handler closes while a job is attached, HandlerClosed is raised, and the job is not held."""
+
+    def closed(*_: object) -> None:
+        raise HandlerClosed("closed")
+
+    monkeypatch.setattr(handler._portal, "submit", closed)
+    with pytest.raises(HandlerClosed):
+        handler.attach("resp_1")
+    assert handler.list_active_jobs() == []

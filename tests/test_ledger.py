@@ -169,6 +169,18 @@ async def test_ends_are_watched_from_the_first_moment() -> None:
 
 
 @virtual
+async def test_ends_that_are_given_up_leave_nothing_behind() -> None:
+    """Who asks again and again with a time-out does not pile up callbacks on the jobs."""
+    bench = bench_of("job")
+    for _ in range(10):
+        ends = await bench.ledger.ends_of(["job"], 1)
+        with pytest.raises(TimeoutError):
+            await anext(ends)
+        await ends.aclose()
+    assert not bench.ledger.end_of("job")._callbacks
+
+
+@virtual
 async def test_ends_of_nothing_is_empty() -> None:
     """No jobs, no waiting."""
     assert await collect(bench_of()) == []

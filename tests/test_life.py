@@ -315,6 +315,49 @@ async def test_cancel_before_an_uncertain_create_is_repeated() -> None:
     assert creates(bench) == 1
 
 
+@pytest.mark.parametrize("second", [Trouble.THROTTLED, Trouble.UNSENT])
+@virtual
+async def test_cancel_after_an_uncertain_create_sends_nothing_more(second: Trouble) -> None:
+    """Whatever held up its repetition, a create that may be running is neither dropped nor followed by another."""
+    bench = Bench(resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR), trouble(second, after=30)]
+    bench.start()
+    await asyncio.sleep(1.2)
+    assert creates(bench) == 2
+    cancelling = asyncio.create_task(bench.engine.cancel("job"))
+    record = await bench.end()
+    assert record.failure is not None
+    assert record.failure.code == "submission_uncertain"
+    assert await cancelling in (CancelVerdict.TOO_LATE, CancelVerdict.UNCONFIRMED)
+    assert creates(bench) == 2
+
+
+@virtual
+async def test_no_look_waits_for_ever() -> None:
+    """A service that asks for a pause of months is looked at again after ten minutes."""
+    bench = Bench()
+    bench.remote.script["look"] = [trouble(Trouble.THROTTLED, after=1e7)]
+    bench.start()
+    await bench.end()
+    assert now() < 700
+
+
+@virtual
+async def test_a_job_taken_up_again_has_a_life_of_its_own() -> None:
+    """While a former life still owes the service a cancel, the job that was taken up anew is not bound to it."""
+    bench = Bench()
+    bench.remote.script["cancel"] = [trouble(Trouble.UNCLEAR)] * 3
+    bench.start(timeout=5)
+    await bench.ledger.wait("job")
+    bench.store.remove("job")
+    former = bench.tasks["job"]
+    bench.start(response_id="resp_fake_1")
+    await asyncio.sleep(10)
+    await asyncio.wait([former, bench.tasks["job"]])
+    assert bench.record().failure is None
+    assert bench.record().status is JobStatus.CANCELLED
+
+
 @virtual
 async def test_a_refusal_after_an_uncertain_create_does_not_hide_it() -> None:
     """A create that was repeated and then refused leaves the first one uncertain."""

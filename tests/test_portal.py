@@ -545,3 +545,22 @@ def test_at_exit_the_loop_runs_inline_what_a_thread_pool_would_refuse() -> None:
     inline = _portal._Inline()
     assert inline.submit(divmod, 7, 2).result(0) == (3, 1)
     assert isinstance(inline.submit(divmod, 7, 0).exception(0), ZeroDivisionError)
+
+
+def test_a_portal_that_is_stopped_while_its_thread_is_made_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler that stops a portal in the middle of its first use leaves no thread behind."""
+    portal = LoopThread(farewell)
+    start = threading.Thread.start
+    threads: list[threading.Thread] = []
+
+    def start_and_stop(thread: threading.Thread) -> None:
+        start(thread)
+        threads.append(thread)
+        portal.stop(0)  # as a signal handler on this very thread would
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_and_stop)
+        with pytest.raises(HandlerClosed):
+            portal.submit(answer, 1)
+    threads[0].join(PATIENCE)
+    assert not threads[0].is_alive()

@@ -395,6 +395,13 @@ async def test_incomplete_keeps_the_partial_text_and_names_the_reason(
     assert news.failure == Failure(code, detail)
 
 
+@pytest.mark.parametrize("code", [PROMPT, "", 7, None, "質問"])
+async def test_code_that_is_no_word_is_none(httpx2_mock: respx.Router, remote: ResponsesRemote, code: Any) -> None:
+    """An error code goes into logs, so text that a gateway puts there is not taken for one."""
+    httpx2_mock.route().mock(Response(400, json=error(code, "refused")))
+    assert (await trouble_of(remote, "look")).failure == Failure("http_400", "refused")
+
+
 async def test_calls_of_tools_are_kept(httpx2_mock: respx.Router, remote: ResponsesRemote) -> None:
     """What an output holds beside text and reasoning is handed on as it came."""
     call = {"type": "function_call", "name": "look_up", "arguments": "{}", "call_id": "c1"}
