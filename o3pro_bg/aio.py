@@ -29,8 +29,9 @@ class AsyncBackgroundHandler(Face):
     """
     Runs questions to a reasoning model in the background, on the event loop that first uses it.
 
-    The verbs and the dictionaries are those of `BackgroundHandler`; here each verb is awaited, reads too. It
-    starts no thread of its own. Cancelling a task that waits for a job leaves the job alone.
+    The verbs and the dictionaries are those of `BackgroundHandler`; here each verb is awaited, reads too. No
+    thread of ours runs the jobs; only what blocks (loading the SDK, asking Entra ID) is done in passing worker
+    threads. Cancelling a task that waits for a job leaves the job alone.
 
     It is an asynchronous context manager. Closing it cancels the jobs that are under way, within bounded time;
     `on_close="detach"` leaves them running at the service.
