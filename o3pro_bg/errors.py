@@ -12,7 +12,7 @@ The five verbs of the specification answer with dictionaries and raise none of t
     ├── JobFailed              the service, or the way to it, failed the job
     │   ├── SubmissionUncertain   the request may have been accepted; it is not sent again
     │   ├── JobLost               the service no longer has the response
-    │   └── DeadlineExceeded      the job's own `timeout` passed; it was cancelled at the service
+    │   └── DeadlineExceeded      the job's own `timeout` passed; at the service it is cancelled
     ├── JobCancelled           somebody cancelled it
     ├── HandlerClosed          the handler was closed while, or before, it was asked
     └── WrongThread            a waiting call was made where it could only wait for itself
@@ -99,7 +99,7 @@ class JobLost(JobFailed):
 
 
 class DeadlineExceeded(JobFailed):
-    """The job's own `timeout` passed before its answer came; it was cancelled at the service."""
+    """The job's own `timeout` passed before its answer came; what runs at the service is cancelled."""
 
 
 class JobCancelled(O3ProError):

@@ -230,7 +230,6 @@ class BackgroundHandler(Face):
         grace = grace_of(timeout)
         self._is_closed = True
         self._portal.stop(grace)
-        self._ledger.close()
 
     def __enter__(self) -> Self:
         return self

@@ -94,6 +94,15 @@ class Driver:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=30)
 
 
+async def came_true(condition: Callable[[], object]) -> None:
+    """Wait, five seconds at most, for what another task or thread brings about and no event tells."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("not within five seconds")
+
+
 def fake(**kwargs: Any) -> FakeClient:
     """Answer a client of a fake service whose jobs take these seconds."""
     return FakeClient(FakeRemote(**{"seconds": 0.03, "queued": 0.0, **kwargs}))

@@ -13,7 +13,7 @@ import pytest
 from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, JobCancelled, WrongThread
 from o3pro_bg.testing import FakeClient, FakeRemote, run_virtual
 
-from .faces import FOREVER, QUICK, fake
+from .faces import FOREVER, QUICK, came_true, fake
 
 if TYPE_CHECKING:
     from o3pro_bg import AsyncJob
@@ -101,8 +101,7 @@ def test_a_loop_that_ends_without_aclose_cancels() -> None:
 
     async def forgetful() -> str:
         job = await handler.submit("q")
-        while job.response_id is None:
-            await asyncio.sleep(0.005)
+        await came_true(lambda: job.response_id)
         return job.id
 
     job_id = asyncio.run(forgetful())
@@ -117,8 +116,7 @@ def test_a_loop_that_ends_detaches_where_asked() -> None:
 
     async def forgetful() -> None:
         job = await handler.submit("q")
-        while job.response_id is None:
-            await asyncio.sleep(0.005)
+        await came_true(lambda: job.response_id)
 
     asyncio.run(forgetful())
     assert client.remote.counts["cancel"] == 0
@@ -146,8 +144,7 @@ async def test_a_callback_may_be_a_coroutine_function(caplog: pytest.LogCaptureF
 
     async with AsyncBackgroundHandler(fake(), pace=QUICK, on_done=on_done) as handler:
         await (await handler.submit("q"))
-        while not caplog.records:
-            await asyncio.sleep(0.005)
+        await came_true(lambda: caplog.records)
     assert seen[0].startswith("fake answer")
     assert "callback" in caplog.text
 
@@ -157,8 +154,7 @@ async def test_closing_that_is_interrupted_is_still_done() -> None:
     client = fake(seconds=FOREVER)
     handler = AsyncBackgroundHandler(client, pace=QUICK)
     job = await handler.submit("q")
-    while job.response_id is None:
-        await asyncio.sleep(0.005)
+    await came_true(lambda: job.response_id)
     client.remote.latency = 0.2
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(handler.aclose(), 0.05)
@@ -221,8 +217,7 @@ async def test_a_sync_handler_may_be_used_beside_a_loop() -> None:
     """The verbs of the synchronous face that do not wait are fine inside a running loop, without a warning."""
     with BackgroundHandler(fake(), pace=QUICK) as handler:
         job_id = handler.start_background_task("q")["job_id"]
-        while handler.check_status(job_id)["status"] != "completed":
-            await asyncio.sleep(0.005)
+        await came_true(lambda: handler.check_status(job_id)["status"] == "completed")
         assert handler.get_result(job_id)["success"]
         await asyncio.to_thread(handler.close)
 

@@ -17,7 +17,7 @@ import pytest
 from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, HandlerClosed, JobNotFound, WrongThread
 from o3pro_bg.testing import FakeClient, FakeRemote
 
-from .faces import FOREVER, QUICK, fake
+from .faces import FOREVER, QUICK, came_true, fake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,8 +203,7 @@ def test_cancel_of_a_job_of_a_closed_handler(handler: BackgroundHandler) -> None
     """Cancelling where the handler let the job go says that the handler is closed."""
     detached = BackgroundHandler(fake(seconds=FOREVER), pace=QUICK, on_close="detach", language="en")
     job = detached.submit("q")
-    while job.response_id is None:
-        time.sleep(0.005)  # the create travels on another thread
+    asyncio.run(came_true(lambda: job.response_id))
     detached.close()
     assert detached.cancel_job(job.id)["error"] == "The handler is closed; make a new one"
     with pytest.raises(HandlerClosed):
@@ -226,8 +225,7 @@ def test_close_is_bounded_while_the_service_hangs() -> None:
     client = fake(seconds=FOREVER)
     handler = BackgroundHandler(client, pace=QUICK, language="en")
     job = handler.submit("q")
-    while job.response_id is None:
-        time.sleep(0.005)  # the create travels on another thread
+    asyncio.run(came_true(lambda: job.response_id))
     client.remote.latency = FOREVER
     closing = threading.Thread(target=handler.close, kwargs={"timeout": 0.2})
     closing.start()
