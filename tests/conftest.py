@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,13 @@ def _is_local(address: Any) -> bool:
         return bool(ipaddress.ip_address(address[0]).is_loopback)
     except ValueError:
         return bool(address[0] == "localhost")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c() -> None:
+    """Ctrl-C reaches us and our scripts, though a shell starts what runs in its background with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
