@@ -15,7 +15,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from o3pro_bg._face import Settings as Settings
     from o3pro_bg._pacing import Pace as Pace
+    from o3pro_bg._prices import PRICES as PRICES
+    from o3pro_bg._prices import Price as Price
     from o3pro_bg._records import Usage as Usage
+    from o3pro_bg._sqlite import SqliteStore as SqliteStore
     from o3pro_bg._states import JobStatus as JobStatus
     from o3pro_bg.aio import AsyncBackgroundHandler as AsyncBackgroundHandler
     from o3pro_bg.client import O3ProClient as O3ProClient
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from o3pro_bg.errors import JobNotFinished as JobNotFinished
     from o3pro_bg.errors import JobNotFound as JobNotFound
     from o3pro_bg.errors import O3ProError as O3ProError
+    from o3pro_bg.errors import StoreError as StoreError
     from o3pro_bg.errors import SubmissionUncertain as SubmissionUncertain
     from o3pro_bg.errors import WrongThread as WrongThread
     from o3pro_bg.handler import BackgroundHandler as BackgroundHandler
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 
 _ERRORS = (
     "ConfigError DeadlineExceeded HandlerClosed InvalidRequest JobCancelled JobFailed JobLost JobNotFinished "
-    "JobNotFound O3ProError SubmissionUncertain WrongThread"
+    "JobNotFound O3ProError StoreError SubmissionUncertain WrongThread"
 )
 _HOMES = {
     "AsyncBackgroundHandler": "aio",
@@ -48,8 +52,11 @@ _HOMES = {
     "JobStatus": "_states",
     "O3ProClient": "client",
     "O3ProConfig": "config",
+    "PRICES": "_prices",
     "Pace": "_pacing",
+    "Price": "_prices",
     "Settings": "_face",
+    "SqliteStore": "_sqlite",
     "Usage": "_records",
 } | dict.fromkeys(_ERRORS.split(), "errors")
 

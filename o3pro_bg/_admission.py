@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from o3pro_bg._records import JobRequest
 from o3pro_bg._sentences import say
-from o3pro_bg.errors import ConfigError, HandlerClosed, InvalidRequest
+from o3pro_bg.errors import ConfigError, HandlerClosed, InvalidRequest, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What would break a job, or contradict what the library sets itself.
 _OURS: Final = ("background", "store", "stream", "stream_options", "input", "model")
 _METADATA_PAIRS: Final = 16
+_LONGEST_KEY: Final = 512  # characters
 
 
 class Refused(Exception):
@@ -37,21 +38,28 @@ class Refused(Exception):
 
     def as_error(self) -> O3ProError:
         """Answer the exception that `submit` raises for it."""
-        kinds = {"closed": HandlerClosed, "not_ready": ConfigError}
+        kinds = {"closed": HandlerClosed, "not_ready": ConfigError, "store": StoreError}
         return kinds.get(self.key, InvalidRequest)(self.sentence("en"))
 
 
 def admit(
-    config: O3ProConfig, question: str, effort: str, timeout: float | None, options: Mapping[str, Any]
+    config: O3ProConfig,
+    question: str,
+    effort: str,
+    timeout: float | None,
+    options: Mapping[str, Any],
+    *,
+    dedupe_key: str | None = None,
 ) -> JobRequest:
     """
-    Answer the request that these arguments make.
+    Answer the request that these arguments make: all of it, so that a process of another configuration sends the same.
 
     Raises:
-        TypeError: `question` or `effort` is no text.
-        Refused: The service could not take it.
+        TypeError: `question`, `effort` or `dedupe_key` is no text.
+        Refused: The service, or the store, could not take it.
     """
-    for name, text in (("question", question), ("effort", effort)):
+    texts = {"question": question, "effort": effort, "dedupe_key": "" if dedupe_key is None else dedupe_key}
+    for name, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"{name} has to be str, not {type(text).__name__}")
     if not question.strip():
@@ -62,7 +70,10 @@ def admit(
         raise Refused("effort_unknown", effort=ascii(effort[:40]), efforts=", ".join(config.efforts))
     if timeout is not None and not is_positive(timeout):
         raise Refused("timeout_invalid")
-    return JobRequest(question, effort, config.deployment, _checked(options, config), timeout)
+    if dedupe_key is not None and not _is_key(dedupe_key):
+        raise Refused("dedupe_key_invalid")
+    whole = _checked(options, config)
+    return JobRequest(question, effort, config.deployment, whole, timeout, config.resource, dedupe_key)
 
 
 def is_positive(figure: object) -> bool:
@@ -78,8 +89,12 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
+def _is_key(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST_KEY and text.isprintable()  # lone surrogates are not
+
+
 def _checked(options: Mapping[str, Any], config: O3ProConfig) -> dict[str, Any]:
-    """Answer the options as plain JSON values, which nobody can change under the job."""
+    """Answer the options, the configuration's included, as plain JSON values, which nobody can change under the job."""
     for name in _OURS:
         if name in options:
             raise Refused("option_refused", name=name)
@@ -87,9 +102,10 @@ def _checked(options: Mapping[str, Any], config: O3ProConfig) -> dict[str, Any]:
     if not isinstance(reasoning, dict) or "effort" in reasoning:
         raise Refused("reasoning_invalid")
     _check_metadata(options.get("metadata", {}), room=_METADATA_PAIRS - config.tag_jobs)
+    whole = {**options, "reasoning": {**config.reasoning, **reasoning}} if config.reasoning else options
     try:
-        text = json.dumps(options, allow_nan=False)
-        if not _is_encodable(json.dumps(options, ensure_ascii=False)):
+        text = json.dumps(whole, allow_nan=False)
+        if not _is_encodable(json.dumps(whole, ensure_ascii=False)):
             raise Refused("option_unencodable")
     except (TypeError, ValueError, RecursionError):
         raise Refused("option_unencodable") from None

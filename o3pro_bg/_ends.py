@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from o3pro_bg.errors import JobNotFound
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from o3pro_bg._records import JobRecord
 
-    WhenEnded = Callable[[str, Callable[[JobRecord], object]], Callable[[], object]]
+    WhenEnded = Callable[[str, Callable[[JobRecord | None], object]], Callable[[], object]]
 
 
 def check_seconds(timeout: float | None) -> None:
@@ -29,7 +27,7 @@ class Ends:
     The record is the one in which the job ended, or in which `close` let it go; None where there is no such job.
 
     Args:
-        when_ended: Calls back with the record in which a job ends; raises `JobNotFound`.
+        when_ended: Calls back with the record in which a job ends, or with None where there is none.
         clock: Monotonic seconds.
         job_ids: The jobs.
         timeout: Seconds for all of them together, or None.
@@ -53,10 +51,7 @@ class Ends:
             self._watch(when_ended, job_id)
 
     def _watch(self, when_ended: WhenEnded, job_id: str) -> None:
-        try:
-            self._take_back.append(when_ended(job_id, lambda record: self._queue.put_nowait((job_id, record))))
-        except JobNotFound:
-            self._queue.put_nowait((job_id, None))
+        self._take_back.append(when_ended(job_id, lambda record: self._queue.put_nowait((job_id, record))))
 
     async def aclose(self) -> None:
         """Watch no longer: what nobody waits for any more shall not be called back."""

@@ -1,25 +1,32 @@
-"""All jobs of one event loop: started, cancelled, let go. How a single one lives, `_life` tells."""
+"""All jobs of one event loop: started, taken up, cancelled, let go. How a single one lives, `_life` tells."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from contextlib import suppress
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from o3pro_bg._ledger import outcome
 from o3pro_bg._life import Life
-from o3pro_bg._shared import Shared
-from o3pro_bg._states import JobStatus
-from o3pro_bg.errors import JobNotFound
+from o3pro_bg._records import Failure
+from o3pro_bg._remote import RemoteTrouble, Trouble
+from o3pro_bg._states import Event, JobStatus
+from o3pro_bg.errors import HandlerClosed, JobNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Collection, Coroutine
 
-    from o3pro_bg._ledger import Ledger
-    from o3pro_bg._pacing import Pace
     from o3pro_bg._records import JobRecord
-    from o3pro_bg._remote import Remote
+    from o3pro_bg._shared import Shared
 
+log = logging.getLogger("o3pro_bg")
+
+_TAKE_UP_SPREAD: Final = 2.0  # seconds over which the first looks at many jobs taken up at once are spread
+_FORGET_AGAIN: Final = 60.0  # seconds until a response that could not be deleted is tried again
 _CANCEL_PATIENCE: Final = 15.0  # seconds that `cancel` waits for the service to confirm
 
 
@@ -36,43 +43,60 @@ class Engine:
     """
     Runs jobs on the event loop that first uses it.
 
-    Args:
-        connect: Answers the remote of the running loop; asked once, at the first job.
-        ledger: What is known of the jobs.
-        pace: When to look.
-        max_concurrency: The most jobs under way at the service at once, or None.
-        max_in_flight: The most requests under way at once.
-        resubmit_uncertain: Whether a create that may have been accepted is sent again.
-        lost_after: Seconds for which the service has to deny a response before it counts as lost.
-        cancel_on_close: Whether `close` cancels at the service what is under way there.
+    Attributes:
+        expected: Ids of the jobs whose `run` is on its way, from before their insertion: each is run once.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], Awaitable[Remote]],
-        ledger: Ledger,
-        *,
-        pace: Pace,
-        max_concurrency: int | None = None,
-        max_in_flight: int = 64,
-        resubmit_uncertain: bool = False,
-        lost_after: float = 30.0,
-        cancel_on_close: bool = True,
-    ) -> None:
-        self.ledger = ledger
-        self._shared = Shared(
-            connect=connect,
-            ledger=ledger,
-            pace=pace,
-            slots=asyncio.Semaphore(max_concurrency) if max_concurrency else None,
-            in_flight=asyncio.Semaphore(max_in_flight),
-            resubmit_uncertain=resubmit_uncertain,
-            lost_after=lost_after,
-            cancel_on_close=cancel_on_close,
-        )
+    def __init__(self, shared: Shared) -> None:
+        self.ledger = shared.ledger
+        self.prices = shared.prices
+        self._shared = shared
+        if shared.delete_remote:
+            self.ledger.forget = lambda record: self.background(self._forget(record))
+        self.expected: set[str] = set()
         self._lives: dict[str, Life] = {}
+        self._take_backs: dict[str, Callable[[], object]] = {}
         self._background: set[asyncio.Future[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
+
+    async def open(self, endpoint: str, then_of: Callable[[str], Callable[[], object] | None]) -> None:
+        """
+        Open the ledger's store, and live from now on the jobs that nobody else lives.
+
+        Args:
+            endpoint: The service whose jobs these may be.
+            then_of: Answers what to call, soon, once a job that was taken up has ended.
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+
+        def noticed(job_ids: Collection[str]) -> None:
+            # Jobs that are taken up together are not looked at together.
+            spread = min(_TAKE_UP_SPREAD, 0.01 * len(job_ids))
+            for job_id in job_ids:
+                self._notice(job_id, then_of, spread * random.random())
+
+        await self.ledger.open(endpoint, noticed)
+
+    def _notice(self, job_id: str, then_of: Callable[[str], Callable[[], object] | None], first_look: float) -> None:
+        """Do what another process has left to do, or leave to it what it does now."""
+        record, life = self.ledger.find(job_id), self._lives.get(job_id)
+        if not self.ledger.holds(job_id):  # it goes on, or has ended, elsewhere, and is called back there
+            self._take_backs.pop(job_id, lambda: None)()
+        if record is None or record.status.is_terminal or self._shared.closing:
+            return
+        if not self.ledger.holds(job_id):
+            if life is not None:
+                life.abandon()
+        elif life is not None and life.is_lived:
+            life.notice(record)
+        elif job_id not in self.expected:
+            log.info("job %s is taken up (%s)", job_id, record.response_id or "not sent")
+            if life is None or life.task is not None:
+                self._lives[job_id] = Life(record, self._shared, first_look)
+            self.expected.add(job_id)
+            self.background(self.run(job_id, then_of(job_id)))
 
     async def run(self, job_id: str, then: Callable[[], object] | None = None) -> None:
         """
@@ -80,11 +104,12 @@ class Engine:
 
         Args:
             job_id: The job.
-            then: Called, soon, once the job has ended.
+            then: Called, soon, once the job has ended here.
         """
         self.ledger.claim_loop()
+        self.expected.discard(job_id)
         if then is not None:
-            self.when_ended(job_id, then)
+            self._take_backs[job_id] = self.when_ended(job_id, then)
         with suppress(JobNotFound):  # cancelled and removed before its task began
             life = self._life_of(job_id)
             if life.task is not None:  # a former life of this job, which still owes the service a cancel
@@ -94,18 +119,21 @@ class Engine:
             finally:
                 if self._lives.get(job_id) is life:
                     del self._lives[job_id]
+                    self._take_backs.pop(job_id, None)
 
-    def when_ended(self, job_id: str, then: Callable[[], object]) -> None:
-        """Call back on the loop, soon, once the job has ended; one that is gone has."""
+    def when_ended(self, job_id: str, then: Callable[[], object]) -> Callable[[], object]:
+        """
+        Call back on the loop, soon, once the job has ended; one that is gone has.
 
-        def if_ended(record: JobRecord) -> None:
-            if record.status.is_terminal:
+        Returns:
+            What takes the callback back.
+        """
+
+        def if_ended(record: JobRecord | None) -> None:
+            if record is None or record.status.is_terminal:
                 then()
 
-        try:
-            self.ledger.when_ended(job_id, if_ended)
-        except JobNotFound:
-            then()
+        return self.ledger.when_ended(job_id, if_ended)
 
     def background(self, work: Coroutine[Any, Any, object]) -> None:
         """Run this on the loop, which by itself would let go of it half-way; `close` gives it a second."""
@@ -119,19 +147,70 @@ class Engine:
 
         Raises:
             JobNotFound: No such job.
+            StoreError: Another process lives the job, and the wish could not be written for it; or the job was not
+                sent yet, and the next process, which does not know of the cancel, would send it.
         """
         self.ledger.claim_loop()
         end = self.ledger.end_of(job_id)
         if end.done():
             return CancelVerdict.TOO_LATE
-        life = self._life_of(job_id)
-        refused = life.cancel()
+        wished = self.ledger.note_cancel(job_id)
+        if not self.ledger.holds(job_id):
+            await outcome(wished)
+        if self.ledger.holds(job_id):  # it may have come here meanwhile
+            self._life_of(job_id).cancel()
+        refused = self.ledger.refusal_of(job_id)
         either: list[asyncio.Future[Any]] = [end, refused]
         await asyncio.wait(either, timeout=_CANCEL_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         if end.done():
-            cancelled = end.result().status is JobStatus.CANCELLED
-            return CancelVerdict.CONFIRMED if cancelled else CancelVerdict.TOO_LATE
+            record = end.result()
+            if record is None or record.status is not JobStatus.CANCELLED:
+                return CancelVerdict.TOO_LATE
+            if record.response_id is None:
+                await outcome(wished)
+            return CancelVerdict.CONFIRMED
         return CancelVerdict.REFUSED if refused.done() else CancelVerdict.UNCONFIRMED
+
+    async def whole(self, record: JobRecord) -> JobRecord:
+        """Answer the record with its answer, which is asked of the service where the store kept none."""
+        can_be_had = record.response_id is not None and self.ledger.serves(record) and not self._shared.closing
+        if record.lacks_answer and can_be_had:
+            with suppress(RemoteTrouble):
+                remote = await self._shared.connected()
+                async with self._shared.in_flight:
+                    news = await remote.look(str(record.response_id))
+                if news.event is Event.ANSWERED:
+                    return replace(record, answer=news.answer, output_items=news.output_items)
+        return record
+
+    async def delete(self, record: JobRecord) -> None:
+        """
+        Delete the job's response at the service.
+
+        Raises:
+            RemoteTrouble: The service did not.
+            HandlerClosed: The engine was closed.
+        """
+        if self._shared.closing:
+            raise HandlerClosed("the handler is closed: make a new one")
+        if not self.ledger.serves(record):
+            raise RemoteTrouble(Trouble.REFUSED, Failure("other_endpoint"))
+        if record.response_id is not None:
+            remote = await self._shared.connected()
+            async with self._shared.in_flight:
+                await remote.delete(record.response_id)
+
+    async def delete_all(self, records: Collection[JobRecord]) -> list[JobRecord]:
+        """Delete the responses of these jobs, and answer the jobs whose response is gone."""
+        troubles = await asyncio.gather(*map(self.delete, records), return_exceptions=True)
+        return [record for record, trouble in zip(records, troubles, strict=True) if trouble is None]
+
+    async def _forget(self, record: JobRecord) -> None:
+        if await self.delete_all([record]):
+            self.ledger.remove(record.job_id)
+        elif not self._shared.closing:
+            log.warning("job %s: its response could not be deleted; it is tried again", record.job_id)
+            asyncio.get_running_loop().call_later(_FORGET_AGAIN, self.ledger.forget, record)
 
     async def close(self, timeout: float) -> None:
         """
@@ -157,10 +236,11 @@ class Engine:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1)
-        self.ledger.close()
+        await self.ledger.close(timeout=1)
         await asyncio.sleep(0)  # the ends that were told just now call back
         if self._background:
             await asyncio.wait(list(self._background), timeout=1)
+        await self.ledger.close_store(timeout=1)
         if self._shared.remote is not None:
             with suppress(Exception):
                 async with asyncio.timeout(1):

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import html
+import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from o3pro_bg import _replies
 from o3pro_bg._admission import Refused, admit, is_positive
 from o3pro_bg._engine import CancelVerdict, Engine
 from o3pro_bg._ledger import Ledger
-from o3pro_bg._pacing import Pace
+from o3pro_bg._prices import Price
 from o3pro_bg._records import JobRecord, JobRequest
-from o3pro_bg._sentences import say
+from o3pro_bg._remote import RemoteTrouble
+from o3pro_bg._sentences import explain, say
+from o3pro_bg._shared import Shared
 from o3pro_bg._stores import MemoryStore
 from o3pro_bg._tokens import from_token, is_token
-from o3pro_bg.errors import InvalidRequest, JobNotFinished
+from o3pro_bg._view import JobsView
+from o3pro_bg.errors import HandlerClosed, InvalidRequest, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from concurrent.futures import Future
+
+    from o3pro_bg._pacing import Pace
     from o3pro_bg._remote import Client
     from o3pro_bg._replies import CancelReply, ListedJob, ResultReply, StartReply, StatusReply
     from o3pro_bg._sentences import Language
+    from o3pro_bg._stores import Store
+
+
+REFRESH_PATIENCE: Final = 2.0  # seconds that a look for a job that other processes may know can take
 
 
 class Settings(TypedDict, total=False):
@@ -34,15 +45,22 @@ class Settings(TypedDict, total=False):
         language: The language of the replies' sentences, `"ja"` (default) or `"en"`.
         timeout: Seconds from its start after which a job is cancelled at the service and fails, waits for
             `max_concurrency` included; default none.
-        max_concurrency: The most jobs under way at the service at once; default no bound.
+        max_concurrency: The most jobs under way at the service at once, not counting those that are taken up or
+            attached to: they run already. Default no bound.
         max_in_flight: The most HTTP requests under way at once; default 64.
         pace: When to look at a job; default `Pace()`.
+        store: Where jobs are kept: the path of an SQLite file, or a `SqliteStore`. Its jobs outlive the process; those
+            that nobody lives any more are taken up when the store is opened. Default in memory.
         retain: How many ended jobs to keep at the most (int), or for how long (timedelta); default until removed. An
             answer that is let go before it was read is gone.
-        on_close: `"cancel"` (default) cancels jobs under way when the handler closes, `"detach"` leaves them
-            running at the service.
+        delete_remote: Whether a job that is forgotten (by `retain`, `remove_job` or `clear_finished`) is also deleted
+            at the service; default not, and the service keeps a response for 30 days.
+        on_close: `"cancel"` cancels jobs under way when the handler closes, `"detach"` leaves them running at the
+            service. Default is to detach with a store, and to cancel without.
         resubmit_uncertain: Send a create again that may have been accepted, and so perhaps pay twice.
-        lost_after: Seconds for which the service has to deny a response before its job fails; default 30.
+        lost_after: Seconds for which the service has to deny a response before its job fails, and for which a process
+            that was taken for dead may still tell the id of one whose question was leaving; default 30.
+        prices: What `Job.cost` estimates with, by model or deployment, before the built-in table.
     """
 
     language: Language
@@ -50,10 +68,24 @@ class Settings(TypedDict, total=False):
     max_concurrency: int | None
     max_in_flight: int
     pace: Pace
+    store: str | os.PathLike[str] | Store | None
+    delete_remote: bool
+    prices: Mapping[str, Price]
     retain: int | timedelta | None
     on_close: Literal["cancel", "detach"]
     resubmit_uncertain: bool
     lost_after: float
+
+
+_PASSED_ON: Final = (
+    "pace",
+    "max_concurrency",
+    "max_in_flight",
+    "resubmit_uncertain",
+    "lost_after",
+    "delete_remote",
+    "prices",
+)
 
 
 def _check(settings: Settings) -> None:
@@ -63,6 +95,8 @@ def _check(settings: Settings) -> None:
         raise ValueError('language has to be "ja" or "en"')
     if settings.get("on_close", "cancel") not in ("cancel", "detach"):
         raise ValueError('on_close has to be "cancel" or "detach"')
+    if not all(isinstance(price, Price) for price in settings.get("prices", {}).values()):
+        raise TypeError("prices has to map names to Price objects, such as Price(input=20, output=80)")
     retain = settings.get("retain")
     figures = {
         "retain": retain.total_seconds() if isinstance(retain, timedelta) else retain,
@@ -76,6 +110,18 @@ def _check(settings: Settings) -> None:
             raise ValueError(f"{name} has to be above 0{', or None' if name in optional else ''}")
         if name.startswith("max_") and isinstance(figure, float):
             raise ValueError(f"{name} has to be a whole number")
+
+
+def _store_from(store: str | os.PathLike[str] | Store | None) -> Store:
+    if store is None:
+        return MemoryStore()
+    if not isinstance(store, str | os.PathLike):
+        if not hasattr(store, "durable"):
+            raise TypeError(f"store has to be a path or a SqliteStore, not {type(store)}")
+        return store
+    from o3pro_bg._sqlite import SqliteStore
+
+    return SqliteStore(store)
 
 
 def grace_of(timeout: float) -> float:
@@ -95,17 +141,20 @@ class Face:
         self.client = client
         self._language: Language = settings.get("language", "ja")
         self._timeout = settings.get("timeout")
-        self._store = MemoryStore()
+        self._store = _store_from(settings.get("store"))
+        self._store_trouble: Exception | None = None
+        self._delete_remote = settings.get("delete_remote", False)
+        on_close = settings.get("on_close", "detach" if self._store.durable else "cancel")
         self._ledger = Ledger(self._store, retain=settings.get("retain"))
+        passed_on: Any = {name: settings[name] for name in _PASSED_ON if name in settings}
         self._engine = Engine(
-            client.connect,
-            self._ledger,
-            pace=settings.get("pace", Pace()),
-            max_concurrency=settings.get("max_concurrency"),
-            max_in_flight=settings.get("max_in_flight", 64),
-            resubmit_uncertain=settings.get("resubmit_uncertain", False),
-            lost_after=settings.get("lost_after", 30.0),
-            cancel_on_close=settings.get("on_close", "cancel") == "cancel",
+            Shared(
+                client.connect,
+                self._ledger,
+                cancel_on_close=on_close == "cancel",
+                is_durable=self._store.durable,
+                **passed_on,
+            )
         )
         self._is_closed = False
 
@@ -131,46 +180,83 @@ class Face:
         counts = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
         return f"{self.client!r}: {', '.join(counts) or 'no jobs'}{', closed' * self._is_closed}"
 
+    @property
+    def _endpoint(self) -> str:
+        """The service whose jobs this handler can live; none where its client is not ready."""
+        return self.client.config.resource if self.client.is_ready() else ""
+
     # --- taking on ------------------------------------------------------------------------------------------
 
-    def _admit(self, question: str, effort: str, timeout: float | None, options: Mapping[str, Any]) -> JobRecord:
-        """Answer the record of a new job that readers see at once; raises `Refused`."""
+    def _admit(
+        self, question: str, effort: str, timeout: float | None, dedupe_key: str | None, options: Mapping[str, Any]
+    ) -> JobRecord:
+        """Answer the record of a new job; raises `Refused`."""
         if self._is_closed:
             raise Refused("closed")
         if not self.client.is_ready():
             raise Refused("not_ready", problems=lambda language: "; ".join(self.client.config.validate(language)))
         timeout = self._timeout if timeout is None else timeout
-        request = admit(self.client.config, question, effort, timeout, options)
-        return self._enter(request, uuid.uuid4().hex, time.time())[0]
+        request = admit(self.client.config, question, effort, timeout, options, dedupe_key=dedupe_key)
+        return self._new(request, uuid.uuid4().hex, time.time())
 
-    def _adopt(self, response: str, question: str, effort: str) -> tuple[JobRecord, bool]:
-        """Answer the record of a job whose response exists already, and whether the job is new here."""
+    def _adopt(self, response: str, question: str, effort: str) -> JobRecord:
+        """Answer the record of a job whose response exists already: that of the job which has it, or a new one."""
         if self._is_closed:
             raise Refused("closed").as_error()
         if not response or not response.isprintable() or response.startswith(".") or " " in response:
             raise InvalidRequest("attach takes a response id, or a continuation token")
-        deployment, now = self.client.config.deployment, time.time()
+        config = self.client.config
         facts: dict[str, Any] = {
-            "job_id": uuid.uuid4().hex,
+            "job_id": uuid.uuid5(uuid.NAMESPACE_URL, response).hex,  # whoever attaches, in whatever process
             "response_id": response,
             "effort": effort,
-            "created_at": now,
+            "created_at": time.time(),
         }
         if is_token(response):
             facts = from_token(response)
-            if (asked := facts["deployment"]) != deployment:
-                raise InvalidRequest(f"this job belongs to deployment {asked!r}, the handler to {deployment!r}")
-        request = JobRequest(question, facts["effort"], deployment)
-        return self._enter(request, facts["job_id"], facts["created_at"], facts["response_id"])
+            if (asked := facts["deployment"]) != config.deployment:
+                raise InvalidRequest(f"this job belongs to deployment {asked!r}, the handler to {config.deployment!r}")
+        for known in self._store.snapshot():
+            if known.response_id == facts["response_id"] and known.failure is None:
+                return known
+        request = JobRequest(question, facts["effort"], config.deployment, endpoint=config.resource)
+        return self._new(request, facts["job_id"], facts["created_at"], facts["response_id"])
 
-    def _enter(
-        self, request: JobRequest, job_id: str, created_at: float, response_id: str | None = None
-    ) -> tuple[JobRecord, bool]:
-        """Answer the record of this job, and whether it is new here."""
+    def _is_known(self, record: JobRecord) -> bool:
+        return self._store.get(record.job_id) is record
+
+    def _new(self, request: JobRequest, job_id: str, created_at: float, response_id: str | None = None) -> JobRecord:
         started = self._ledger.clock() - max(time.time() - created_at, 0.0)
-        record = JobRecord(job_id, request, created_at, started, response_id=response_id)
-        is_new = self._store.insert(record)
-        return record, is_new
+        return JobRecord(job_id, request, created_at, started, response_id=response_id)
+
+    def _insert(self, record: JobRecord) -> Future[JobRecord]:
+        self._engine.expected.add(record.job_id)
+        inserted = self._store.insert(record)
+
+        def settle(inserted: Future[JobRecord]) -> None:
+            if inserted.cancelled() or inserted.exception() or inserted.result() is not record:
+                self._engine.expected.discard(record.job_id)
+
+        inserted.add_done_callback(settle)
+        return inserted
+
+    def _withdraw(self, record: JobRecord, inserted: Future[JobRecord], run: Callable[[], object]) -> None:
+        """
+        See to it that a job of which nobody learned is never run: by now it may be on its way into the store.
+
+        One that has a key may be known to who gave the same key: that is run.
+        """
+
+        def settle(inserted: Future[JobRecord]) -> None:
+            if record.request.dedupe_key is None:
+                self._store.remove(record.job_id)
+                self._engine.expected.discard(record.job_id)
+            elif record.job_id in self._engine.expected:
+                run()
+
+        if record.request.dedupe_key is None:
+            inserted.cancel()
+        inserted.add_done_callback(settle)
 
     def _refused(self, refused: Refused, question: str, effort: str) -> StartReply:
         error = refused.sentence(self._language)
@@ -183,13 +269,20 @@ class Face:
             return {"success": False, "error": self._not_found(job_id)}
         return _replies.status(record, self._ledger.clock(), self._language)
 
-    def _result(self, job_id: str) -> ResultReply:
-        if (record := self._store.get(job_id)) is None:
+    def _result(self, job_id: str, record: JobRecord | None) -> ResultReply:
+        if record is None:
             return {"success": False, "error": self._not_found(job_id)}
-        return self._result_of(record)
-
-    def _result_of(self, record: JobRecord) -> ResultReply:
         return _replies.result(record, self._ledger.clock(), self._language)
+
+    def _note_refresh(self, trouble: Exception | None) -> None:
+        """Remember whether unknown jobs are unknown only because the store could not be read."""
+        if isinstance(trouble, TimeoutError):
+            trouble = StoreError("its file could not be read in time: another program may have locked it")
+        self._store_trouble = None if self._is_closed else trouble
+
+    def _lacks(self, job_ids: Iterable[str]) -> bool:
+        """Tell whether one of these jobs is not known here, but may be to another process."""
+        return self._store.durable and any(self._store.get(job_id) is None for job_id in job_ids)
 
     def _list(self) -> list[ListedJob]:
         now = self._ledger.clock()
@@ -198,45 +291,69 @@ class Face:
     def _ids(self) -> list[str]:
         return [record.job_id for record in self._store.snapshot()]
 
-    def _split(self, job_ids: Iterable[str] | None) -> tuple[list[tuple[str, ResultReply]], list[str]]:
-        """Answer the replies of those jobs that need no waiting, and the ids of the others."""
+    def _asked(self, job_ids: Iterable[str] | None) -> list[str]:
+        """Answer these ids, each once, or those of all jobs that have ended or can end here."""
         if isinstance(job_ids, str):
             raise TypeError("job_ids has to be a collection of ids, not one id")
-        ids = self._ids() if job_ids is None else dict.fromkeys(job_ids)
-        ended: list[tuple[str, ResultReply]] = []
+        if job_ids is not None:
+            return list(dict.fromkeys(job_ids))
+        # What another service still works on is nobody's to wait for here.
+        return [record.job_id for record in self._store.snapshot() if record.ended or self._ledger.serves(record)]
+
+    def _split(self, job_ids: Iterable[str]) -> tuple[list[tuple[str, JobRecord | None]], list[str]]:
+        """Answer the records of those jobs that need no waiting, and the ids of the others."""
+        ended: list[tuple[str, JobRecord | None]] = []
         pending: list[str] = []
-        for job_id in ids:
+        for job_id in job_ids:
             record = self._store.get(job_id)
             if record is None or record.status.is_terminal:
-                ended.append((job_id, self._result(job_id)))
+                ended.append((job_id, record))
             else:
                 pending.append(job_id)
         return ended, pending
 
     def _not_found(self, job_id: str) -> str:
+        if self._store_trouble is not None:
+            return say(self._language, "store", detail=self._store_trouble)
         return say(self._language, "not_found", job_id=job_id)
 
     # --- ending ---------------------------------------------------------------------------------------------
 
-    def _cancel_reply(self, job_id: str, verdict: CancelVerdict) -> CancelReply:
+    def _cancel_reply(self, job_id: str, verdict: CancelVerdict | StoreError) -> CancelReply:
         if (record := self._store.get(job_id)) is None:
             return {"success": False, "error": self._not_found(job_id)}
+        if isinstance(verdict, StoreError):
+            return self._kept(record, verdict)
         if verdict is CancelVerdict.CONFIRMED:
             return _replies.cancelled(record)
         let_go = verdict is CancelVerdict.TOO_LATE and not record.status.is_terminal
-        return _replies.left_alone(record, "closed" if let_go else _NOT_CANCELLED[verdict], self._language)
+        return _replies.left_alone(record, self._language, "closed" if let_go else _NOT_CANCELLED[verdict])
 
-    def _remove(self, job_id: str) -> CancelReply:
+    def _kept(self, record: JobRecord, trouble: Exception) -> CancelReply:
+        """Answer for a job that could not be cancelled or removed."""
+        if isinstance(trouble, StoreError) and not self._is_closed:
+            return _replies.left_alone(record, self._language, "store", detail=trouble)
+        if isinstance(trouble, RemoteTrouble):
+            detail = explain(self._language, trouble.failure.code, trouble.failure.detail)
+            return _replies.left_alone(record, self._language, "delete_failed", detail=detail)
+        return _replies.left_alone(record, self._language, "closed")
+
+    def _removable(self, job_id: str) -> JobRecord | CancelReply:
+        """Answer the record of a job that may be removed, or the reply for one that there is not, or has not ended."""
         if (record := self._store.get(job_id)) is None:
             return {"success": False, "error": self._not_found(job_id)}
-        if not record.status.is_terminal:
-            return _replies.left_alone(record, "not_finished", self._language)
-        self._store.remove(job_id)
-        return {"success": True, "job_id": job_id, "status": record.status.value}
+        return record if record.status.is_terminal else _replies.left_alone(record, self._language, "not_finished")
 
-    def _clear(self) -> int:
-        ended = [record.job_id for record in self._store.snapshot() if record.status.is_terminal]
-        return sum(self._store.remove(job_id) for job_id in ended)
+    def _check_open(self) -> None:
+        """Raise `HandlerClosed` where a closed handler cannot change its store any more."""
+        if self._is_closed and self._store.durable:
+            raise HandlerClosed("the handler is closed: make a new one")
+
+    def _ended(self) -> list[JobRecord]:
+        return [record for record in self._store.snapshot() if record.status.is_terminal]
+
+    def _deletes(self, *, delete_remote: bool | None) -> bool:
+        return self._delete_remote if delete_remote is None else delete_remote
 
 
 _NOT_CANCELLED = {
@@ -244,34 +361,3 @@ _NOT_CANCELLED = {
     CancelVerdict.REFUSED: "cancel_refused",
     CancelVerdict.UNCONFIRMED: "cancel_unconfirmed",
 }
-
-
-class JobsView(Mapping[str, "ListedJob"]):
-    """
-    The jobs that a handler holds, by id: a live view whose values are plain snapshots.
-
-    It may be iterated while other threads start and end jobs. `del view[job_id]` removes a job that has ended,
-    and raises `JobNotFinished` for one that has not.
-    """
-
-    def __init__(self, face: Face) -> None:
-        self._face = face
-
-    def __getitem__(self, job_id: str) -> ListedJob:
-        if (record := self._face._store.get(job_id)) is None:
-            raise KeyError(job_id)
-        return _replies.listed(record, self._face._ledger.clock())
-
-    def __delitem__(self, job_id: str) -> None:
-        self[job_id]
-        if not self._face._remove(job_id)["success"]:
-            raise JobNotFinished(f"job {job_id} has not ended: cancel it, or wait for it, first", job_id=job_id)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._face._ids())
-
-    def __len__(self) -> int:
-        return len(self._face._ids())
-
-    def __repr__(self) -> str:
-        return f"<JobsView of {self._face!r}>"

@@ -15,6 +15,7 @@ import random
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._late import book_late_usage
 from o3pro_bg._pacing import backoff
 from o3pro_bg._records import Failure, JobRecord, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
@@ -29,15 +30,22 @@ log = logging.getLogger("o3pro_bg")
 
 _CANCEL_TRIES: Final = 6  # unconfirmed cancels after which a job that has ended here is left to the service
 _LONGEST_PAUSE: Final = 600.0  # seconds between looks, whatever the service asks for
+_OVERDUE: Final = 2.0  # seconds that a job taken up has to have left, for its deadline to hold before the first look
 _LAST_WORDS: Final = 2.0  # seconds for a cancel when the loop itself ends
 _WAITING: Final = {Trouble.THROTTLED: "rate_limit", Trouble.DENIED: "denied"}
 _ENDS: Final = frozenset({Event.ANSWERED, Event.ERRORED, Event.CANCELLED, Event.LOST})
 
 
 class Life:
-    """A job under way: its task, the wishes left for it, and the troubles it has met."""
+    """
+    A job under way: its task, the wishes left for it, and the troubles it has met.
 
-    def __init__(self, record: JobRecord, shared: Shared) -> None:
+    Args:
+        first_look: For a job that is taken up from a former process: seconds until it is looked at, if it has a
+            response.
+    """
+
+    def __init__(self, record: JobRecord, shared: Shared, first_look: float | None = None) -> None:
         self.task: asyncio.Task[None] | None = None
         self._job_id = record.job_id
         self._request = record.request
@@ -45,13 +53,15 @@ class Life:
         self._response_id = record.response_id
         self._shared = shared
         self._ledger = shared.ledger
-        self._submission = Submission(record.job_id, record.request, shared, lambda: self._is_unwanted)
-        self._cancel_wanted = False
+        self._submission = Submission(record, shared, lambda: self._is_unwanted)
+        self._cancel_wanted = record.cancel_requested_at is not None and record.response_id is not None
         self._cancels_asked = 0
-        self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_taken_over = self._is_listening = False
         self._wake = asyncio.Event()
         self._troubles = 0
-        self._hint: float | None = None if record.response_id is None else 0.0
+        self._is_taken_up = first_look is not None
+        self._hint: float | None = None if record.response_id is None else first_look or 0.0
+        self._is_overdue = False
         self._missing_since: float | None = None
 
     async def live(self) -> None:
@@ -60,8 +70,13 @@ class Life:
         try:
             await asyncio.sleep(0)  # an eager task factory would send before the submitter has its id
             await self._live()
+            await self._ledger.settled(self._job_id)
+            if self._response_id is not None and self._cancels_asked > 0 and not self._cancel_wanted:
+                await book_late_usage(self._shared, self._job_id, self._response_id, self._nap)
         except asyncio.CancelledError:
             await self.orphaned()
+            if not (self._has_ended or self._is_taken_over or self._shared.closing):
+                self._ledger.let_go(self._job_id)
             raise
         except GeneratorExit:  # the loop is gone, and with it whoever could be told
             raise
@@ -72,26 +87,43 @@ class Life:
 
     # --- wishes -------------------------------------------------------------------------------------------
 
-    def cancel(self) -> asyncio.Future[None]:
-        """
-        Have the job cancelled by its task, or at once where nothing was sent.
+    @property
+    def is_lived(self) -> bool:
+        """Tell whether the task has begun, and the job was not left to another process since."""
+        return self.task is not None and not self._is_taken_over
 
-        Returns:
-            A future that is done when the service refuses.
-        """
+    def cancel(self) -> None:
+        """Have the job cancelled by its task, or at once where nothing was sent."""
         self._ledger.note_cancel(self._job_id)
-        if self._refused.done():
-            self._refused = asyncio.get_running_loop().create_future()
         if not self._is_sent:
             self._ledger.apply(self._job_id, News(Event.CANCELLED))
         self._stop()
-        return self._refused
 
     def let_go(self) -> None:
-        """Have the task end as the engine closes; what was not sent yet is cancelled in any case."""
-        if self._shared.cancel_on_close or not self._is_sent:
+        """Have the task end as the engine closes; what was not sent yet is cancelled, or left to the next process."""
+        if self._shared.leaves_unsent and not self._is_sent:
+            self._drop()
+        elif self._shared.cancel_on_close or not self._is_sent:
             self.cancel()
         self._wake.set()
+
+    def notice(self, record: JobRecord) -> None:
+        """Do what other processes have left to do: a cancel, or a response that one has told of after all."""
+        if self._is_listening and record.response_id is not None:
+            self._wake.set()
+        if record.cancel_requested_at is not None and not self._cancel_wanted:
+            self.cancel()
+
+    def abandon(self) -> None:
+        """Have the task end because another process lives the job now; an answer on its way is still taken."""
+        self._is_taken_over = True
+        self._wake.set()
+        if not self._is_sent:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
 
     def _expire(self) -> None:
         """The job's own time is over: it fails now, and its task cancels it at the service."""
@@ -103,8 +135,8 @@ class Life:
             self._cancel_wanted = True
             self._cancels_asked = self._troubles = 0
             self._wake.set()
-        elif self.task is not None:
-            self.task.cancel()
+        else:
+            self._drop()
 
     @property
     def _is_sent(self) -> bool:
@@ -116,38 +148,78 @@ class Life:
 
     @property
     def _has_ended(self) -> bool:
-        """Tell whether the job has ended here; its record may have been removed since."""
-        record = self._ledger.find(self._job_id)
+        """Tell whether the job has ended; its record may have been removed since."""
+        record = self._ledger.newest(self._job_id)
         return record is None or record.status.is_terminal
 
     # --- the way of a job -----------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        if self._has_ended:
+        if not self._ledger.holds(self._job_id):
+            return
+        if self._response_id is None and self._submission.is_unsure:
+            await self._listen()
+            if self._is_taken_over or self._shared.closing:
+                return
+        if self._response_id is None and (news := self._submission.hopeless()) is not None:
+            self._ledger.apply(self._job_id, news)
             return
         async with AsyncExitStack() as stack:
-            if self._request.timeout is not None:
-                left = self._request.timeout + self._born - self._ledger.clock()
-                timer = asyncio.get_running_loop().call_later(max(left, 0.0), self._expire)
-                stack.callback(timer.cancel)
+            self._mind_deadline(stack)
             if self._shared.slots is not None and not self._is_sent:  # what is under way already needs no leave
                 if self._shared.slots.locked():
                     self._ledger.note(self._job_id, waiting="concurrency")
                 await stack.enter_async_context(self._shared.slots)
-            try:
-                remote = await self._shared.connected()
-            except RemoteTrouble as trouble:
-                self._ledger.apply(self._job_id, self._submission.refused(trouble))
+            if (remote := await self._connected()) is None:
                 return
             if self._response_id is None:
                 news = await self._submission.accepted(remote)
                 self._response_id, self._hint = news.response_id, news.poll_after or None
                 self._ledger.apply(self._job_id, news)
+                await self._ledger.settled(self._job_id)
             await self._watch(remote)
+
+    async def _listen(self) -> None:
+        """Give the former process, which may only have been stalled, time to tell what became of its create."""
+        self._ledger.note(self._job_id, waiting="uncertain")
+        self._is_listening = True
+        await self._nap(self._shared.lost_after)
+        self._is_listening = False
+        record = self._ledger.find(self._job_id)
+        self._response_id = None if record is None else record.response_id
+
+    async def _connected(self) -> Remote | None:
+        """Answer the remote. Without one a new job fails; one that is taken up waits until there is one."""
+        while not (self._is_taken_up and (self._shared.closing or self._is_taken_over)):
+            try:
+                remote = await self._shared.connected()
+            except RemoteTrouble as trouble:
+                log.info("job %s: no client (%s)", self._job_id, trouble.failure.code)
+                if not self._is_taken_up:
+                    self._ledger.apply(self._job_id, self._submission.refused(trouble))
+                    break
+                self._troubles += 1
+                self._ledger.note(self._job_id, waiting="connection")
+                await self._nap(backoff(self._troubles, random.random()))
+            else:
+                self._troubles = 0
+                return remote
+        return None
+
+    def _mind_deadline(self, stack: AsyncExitStack) -> None:
+        """Have the job expire at its deadline, until the stack is left."""
+        if self._request.timeout is None:
+            return
+        left = self._request.timeout + self._born - self._ledger.clock()
+        if self._response_id is not None and left <= _OVERDUE:
+            self._is_overdue = True  # it may have ended in time, while no process lived it: the first look tells
+        else:
+            timer = asyncio.get_running_loop().call_later(max(left, 0.0), self._expire)
+            stack.callback(timer.cancel)
 
     async def _watch(self, remote: Remote) -> None:
         """Look until the job has ended here and, where a cancel is owed, at the service."""
-        while self._response_id is not None:
+        while self._response_id is not None and not self._is_taken_over:
             ended = self._has_ended
             if ended and not self._cancel_wanted:
                 return
@@ -155,13 +227,15 @@ class Life:
                 log.warning("job %s: the cancel of %s is not confirmed", self._job_id, self._response_id)
                 return
             await self._nap(self._delay())
+            if self._is_taken_over:
+                return
             if self._shared.closing and not self._cancel_wanted:
                 await self.orphaned()
                 return
             refused = self._cancel_wanted and not await self._ask_to_stop(remote, self._response_id)
             await self._look(remote, self._response_id)
-            if refused and not self._refused.done():
-                self._refused.set_result(None)
+            if refused and not self._has_ended:
+                self._ledger.note_refusal(self._job_id)
 
     async def _nap(self, seconds: float) -> None:
         """Sleep, or until somebody leaves a wish."""
@@ -200,6 +274,9 @@ class Life:
         else:
             self._troubles, self._hint, self._missing_since = 0, news.poll_after or None, None
             self._heard(news)
+            if self._is_overdue and not self._has_ended:
+                self._is_overdue = False
+                self._expire()
 
     def _look_failed(self, trouble: RemoteTrouble) -> None:
         """Note it and look again later; but a service that keeps denying the response has lost it."""
@@ -231,16 +308,21 @@ class Life:
         Either `close` ran out of time for it, or the loop ends without a `close`: then the job is cancelled at
         the service, briefly, because nobody is left to read its answer.
         """
-        if self._has_ended:
+        if self._has_ended or self._is_taken_over:
             return
         if not self._is_sent:
-            self._ledger.apply(self._job_id, News(Event.CANCELLED))
+            if self._shared.is_durable and not self._shared.cancel_on_close and not self._submission.has_left:
+                self._ledger.note(self._job_id, sent_at=None)  # it was about to leave, and did not
+            else:
+                self._ledger.apply(self._job_id, News(Event.CANCELLED))
         elif self._response_id is None:
-            self._fail("submission_uncertain")
+            if not self._shared.is_durable:  # else it is written that it left, and the next process goes on from there
+                self._fail("submission_uncertain")
         elif self._shared.cancel_on_close:
             if not self._shared.closing:
                 await self._last_words(self._response_id)
-            self._ledger.apply(self._job_id, News(Event.LOST, failure=Failure("closed_unconfirmed")))
+            if not self._shared.is_durable:  # else the wish stands, and the next process sees to it
+                self._ledger.apply(self._job_id, News(Event.LOST, failure=Failure("closed_unconfirmed")))
 
     async def _last_words(self, response_id: str) -> None:
         with suppress(Exception):

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import logging
+import os
 import sys
 import threading
 import time
@@ -55,8 +56,8 @@ class LoopThread:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether a coroutine would be taken: not stopped, and the thread neither dead nor lost in a fork."""
-        return not self._stopped and (self._server is None or self._server.thread.is_alive())
+        """Tell whether a coroutine would be taken: not stopped, and the thread neither ended nor lost in a fork."""
+        return not self._stopped and (self._server is None or self._server.is_serving)
 
     def submit(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> concurrent.futures.Future[T]:
         """
@@ -105,7 +106,7 @@ class LoopThread:
         with self._lock:
             self._stopped = True
         if self._server is not None:
-            is_running = self._server.thread.is_alive() and not self._is_here()
+            is_running = self._server.is_serving and not self._is_here()
             self._server.ring(grace)
             if is_running:
                 self._warn_in_a_loop()
@@ -145,6 +146,7 @@ class _Server:
         self._futures: set[concurrent.futures.Future[Any]] = set()
         self._lock = threading.RLock()
         self._at_exit = False
+        self._pid = os.getpid()
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
         try:
             self.thread.start()
@@ -152,6 +154,15 @@ class _Server:
             self._loop.close()
             raise _closed() from None
         _SERVERS.add(self)
+
+    @property
+    def is_serving(self) -> bool:
+        """
+        Tell whether the loop takes what it is handed, which in a forked process it does not.
+
+        The thread is not asked whether it lives: a Ctrl-C in the midst of that marks it as ended (CPython 3.12).
+        """
+        return self._pid == os.getpid() and not self._loop.is_closed()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         try:
@@ -166,8 +177,9 @@ class _Server:
 
     def ring(self, grace: float, *, at_exit: bool = False) -> None:
         """Have the farewell said; does not wait."""
-        with suppress(RuntimeError):  # the loop has ended already
-            self._loop.call_soon_threadsafe(self._hear, grace, at_exit)
+        with suppress(RuntimeError):  # the loop ends just now
+            if self.is_serving:
+                self._loop.call_soon_threadsafe(self._hear, grace, at_exit)
 
     def join(self, seconds: float) -> None:
         if self.thread is not threading.current_thread():

@@ -34,6 +34,9 @@ class JobRequest:
         deployment: The deployment that answers.
         options: More arguments of the Responses API, as JSON values.
         timeout: Seconds from submission after which the job is cancelled and fails, or None.
+        endpoint: The URL of the service, under which `responses` lies.
+        dedupe_key: What no second job of the same store has, or None.
+        is_whole: Whether question and options are here; a store may have kept their hashes alone.
     """
 
     question: str = field(repr=False)
@@ -41,6 +44,9 @@ class JobRequest:
     deployment: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     timeout: float | None = None
+    endpoint: str = field(default="", repr=False)
+    dedupe_key: str | None = field(default=None, repr=False)
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class News:
     output_items: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     failure: Failure | None = None
     usage: Usage | None = None
+    model: str | None = None
     poll_after: float | None = None
 
 
@@ -96,7 +103,10 @@ class JobRecord:
         created_at: Unix time of the submission, in seconds.
         started: The same moment on the monotonic clock, in seconds.
         ended: The terminal moment on the monotonic clock, or None.
-        cancel_requested_at: Unix time of the first wish to cancel, or None.
+        sent_at: Unix time at which a create left that may have arrived, or None.
+        cancel_requested_at: Unix time of the first wish to cancel that still stands, or None.
+        answer: The text, or None where there is none here.
+        model: The model that answers, as the service calls it, or None.
         waiting: Why the job makes no progress right now, in one word, or an empty string.
     """
 
@@ -108,12 +118,19 @@ class JobRecord:
     ended: float | None = None
     response_id: str | None = None
     request_id: str | None = None
+    sent_at: float | None = None
     cancel_requested_at: float | None = None
     answer: str | None = field(default=None, repr=False)
     output_items: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     failure: Failure | None = None
     usage: Usage | None = None
+    model: str | None = None
     waiting: str = ""
+
+    @property
+    def lacks_answer(self) -> bool:
+        """Tell whether the job has an answer that is not kept here, but at the service."""
+        return self.status is JobStatus.COMPLETED and self.answer is None
 
     def elapsed(self, now: float) -> float:
         """Answer the seconds from submission to the terminal moment, or to `now` on the monotonic clock."""
@@ -127,7 +144,7 @@ class JobRecord:
         """
         facts: dict[str, Any] = {
             name: value
-            for name in ("response_id", "request_id")
+            for name in ("response_id", "request_id", "model")
             if (value := getattr(news, name)) is not None and getattr(self, name) is None
         }
         if news.usage not in (None, self.usage):  # an early answer may count zeros

@@ -1,5 +1,5 @@
 """
-The service as the engine sees it: create, look, cancel; answers become `News`, and trouble has a kind.
+The service as the engine sees it: create, look, cancel, delete; answers become `News`, and trouble has a kind.
 
 Every answer passes one gate, `_read`, and every exception one table, `_trouble_from`, so that whatever a
 service, a gateway or a network does ends as one of the two. The SDK is the way in (credentials, base URL,
@@ -74,23 +74,21 @@ class Remote(Protocol):
 
     async def prepare(self) -> None:
         """Get ready what a request needs beside the service, such as a token; nothing is sent to the service."""
-        ...
 
     async def create(self, job_id: str, request: JobRequest) -> News:
         """Send the question, exactly once."""
-        ...
 
     async def look(self, response_id: str) -> News:
         """Ask how far the response is."""
-        ...
 
     async def cancel(self, response_id: str) -> None:
         """Ask the service to stop; only a look tells whether it did."""
-        ...
+
+    async def delete(self, response_id: str) -> None:
+        """Have the service delete the response; one that is gone already is no trouble."""
 
     async def aclose(self) -> None:
         """Close the connections."""
-        ...
 
 
 class Client(Protocol):
@@ -99,15 +97,12 @@ class Client(Protocol):
     @property
     def config(self) -> O3ProConfig:
         """The configuration."""
-        ...
 
     def is_ready(self) -> bool:
         """Tell whether the configuration makes a working client."""
-        ...
 
     async def connect(self) -> Remote:
         """Answer a remote of its own for the running event loop; whoever asked closes it."""
-        ...
 
 
 class ResponsesRemote:
@@ -138,33 +133,45 @@ class ResponsesRemote:
 
     async def look(self, response_id: str) -> News:
         """Ask how far the response is."""
-        path = f"responses/{quote(response_id, safe='', errors='replace')}"
-        return self._read(await self._exchange("get", path, self._config.look_timeout), asked=response_id)
+        response = await self._exchange("get", _path_of(response_id), self._config.look_timeout)
+        return self._read(response, asked=response_id)
 
     async def cancel(self, response_id: str) -> None:
         """Ask the service to stop; only a look tells whether it did."""
-        path = f"responses/{quote(response_id, safe='', errors='replace')}/cancel"
-        await self._exchange("post", path, self._config.look_timeout)
+        await self._exchange("post", f"{_path_of(response_id)}/cancel", self._config.look_timeout)
+
+    async def delete(self, response_id: str) -> None:
+        """
+        Have the service delete the response; one that is gone already is no trouble.
+
+        It is believed to be gone where the service says so: the 404 of a gateway that knows no such path does
+        not, nor does a page of HTML with status 200.
+        """
+        try:
+            response = await self._exchange("delete", _path_of(response_id), self._config.look_timeout)
+            if response.status_code != 204 and _json_of(response).get("deleted") is not True:
+                raise _bad_answer(response)
+        except RemoteTrouble as trouble:
+            if trouble.failure.code != "lost":
+                raise
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._sdk.close()
 
     def _body(self, job_id: str, request: JobRequest) -> dict[str, Any]:
-        options = dict(request.options)
-        reasoning = {**self._config.reasoning, **options.pop("reasoning", {}), "effort": request.effort}
         body = {
-            **options,
-            "model": self._config.deployment,
+            **request.options,
+            "model": request.deployment or self._config.deployment,
             "input": request.question,
-            "reasoning": reasoning,
+            "reasoning": {**request.options.get("reasoning", {}), "effort": request.effort},
             # Without it Azure forgets a response after about ten minutes; with it, after 30 days.
             "store": True,
         }
         if self.background:
             body["background"] = True
         if self._config.tag_jobs:
-            body["metadata"] = {**options.get("metadata", {}), JOB_TAG: job_id}
+            body["metadata"] = {**request.options.get("metadata", {}), JOB_TAG: job_id}
         return body
 
     async def _exchange(
@@ -182,7 +189,8 @@ class ResponsesRemote:
             with anyio.fail_after(timeout):  # the whole of it: the SDK's time-out is that of a single read
                 if method == "get":
                     return await self._sdk.get(path, cast_to=httpx2.Response, options=options)
-                return await self._sdk.post(path, cast_to=httpx2.Response, body=body, options=options)
+                send = self._sdk.post if method == "post" else self._sdk.delete
+                return await send(path, cast_to=httpx2.Response, body=body, options=options)
         except Exception as exc:
             trouble = _trouble_from(exc)
         # Out here it has no context: the SDK's exceptions hold the request, and with it the key and the prompt.
@@ -194,8 +202,7 @@ class ResponsesRemote:
         known = isinstance(response_id, str) and response_id != "" and asked in (None, response_id)
         # A created response is worth watching whatever else is odd about the answer; a look has to make sense.
         if not known or (asked is not None and not isinstance(word, str)):
-            failure = Failure("bad_answer", _glimpse(response))
-            raise RemoteTrouble(Trouble.UNCLEAR, failure, request_id=_request_id(response))
+            raise _bad_answer(response)
         return News(
             event=self._event(word),
             response_id=str(response_id),
@@ -204,6 +211,7 @@ class ResponsesRemote:
             output_items=_items_of(data),
             failure=_failure_of(data),
             usage=_usage_of(data),
+            model=_model_of(data),
             poll_after=_seconds(response, ("openai-poll-after-ms", 0.001)) or _retry_after(response) or None,
         )
 
@@ -213,6 +221,10 @@ class ResponsesRemote:
             self._unknown_words.add(text)
             log.warning("the service reports a status that is not known here, %s: jobs stay as they are", text)
         return event
+
+
+def _path_of(response_id: str) -> str:
+    return f"responses/{quote(response_id, safe='', errors='replace')}"
 
 
 def _json_of(response: httpx2.Response) -> dict[str, Any]:
@@ -227,6 +239,10 @@ def _json_of(response: httpx2.Response) -> dict[str, Any]:
 def _glimpse(response: httpx2.Response) -> str:
     kind = response.headers.get("content-type", "no content type").partition(";")[0]
     return f"HTTP {response.status_code} with {len(response.content)} bytes of {kind}"
+
+
+def _bad_answer(response: httpx2.Response) -> RemoteTrouble:
+    return RemoteTrouble(Trouble.UNCLEAR, Failure("bad_answer", _glimpse(response)), request_id=_request_id(response))
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:
@@ -268,7 +284,7 @@ def _usage_of(data: Mapping[str, Any]) -> Usage | None:
 
     def count(parent: object, key: str) -> int:
         value = parent.get(key) if isinstance(parent, dict) else None
-        return value if isinstance(value, int) else 0
+        return value if isinstance(value, int) and 0 <= value < 2**53 else 0  # what any reader of JSON can hold
 
     return Usage(
         input_tokens=count(usage, "input_tokens"),
@@ -276,6 +292,11 @@ def _usage_of(data: Mapping[str, Any]) -> Usage | None:
         reasoning_tokens=count(usage.get("output_tokens_details"), "reasoning_tokens"),
         cached_tokens=count(usage.get("input_tokens_details"), "cached_tokens"),
     )
+
+
+def _model_of(data: Mapping[str, Any]) -> str | None:
+    model = data.get("model")
+    return model if isinstance(model, str) and 0 < len(model) <= 200 and model.isprintable() else None
 
 
 def _request_id(response: httpx2.Response) -> str | None:

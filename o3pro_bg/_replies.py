@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Required, TypedDict
 
+from o3pro_bg._records import Failure
 from o3pro_bg._sentences import explain, say
 from o3pro_bg._states import JobStatus
 
@@ -55,13 +56,22 @@ class ListedJob(TypedDict):
     elapsed_time: float
 
 
+def reason(language: Language, record: JobRecord) -> str:
+    """Answer why a job failed, and the way back where there is one."""
+    failure = record.failure or Failure("unknown")
+    text = explain(language, failure.code, failure.detail)
+    if failure.code == "submission_uncertain" and record.response_id is not None:
+        text += say(language, "known_after_all", response_id=record.response_id)
+    return text
+
+
 def error_of(record: JobRecord, language: Language) -> str | None:
     """Answer why a job failed or was cancelled, or None where it did neither."""
     if record.status is JobStatus.CANCELLED:
         return say(language, "cancelled")
     if record.failure is None:
         return None
-    return say(language, "api_error", detail=explain(language, record.failure.code, record.failure.detail))
+    return say(language, "api_error", detail=reason(language, record))
 
 
 def started(record: JobRecord) -> StartReply:
@@ -94,7 +104,7 @@ def result(record: JobRecord, now: float, language: Language) -> ResultReply:
     if not record.status.is_terminal:
         return {"success": False, "error": say(language, "not_finished"), "status": record.status.value}
     reply: ResultReply = {
-        "success": record.status is JobStatus.COMPLETED,
+        "success": record.status is JobStatus.COMPLETED and not record.lacks_answer,
         "status": record.status.value,
         "total_time": record.elapsed(now),
         "question": record.request.question,
@@ -102,7 +112,8 @@ def result(record: JobRecord, now: float, language: Language) -> ResultReply:
     }
     if reply["success"] or (record.status is JobStatus.FAILED and record.answer):
         reply["response"] = record.answer or ""
-    if (error := error_of(record, language)) is not None:
+    error = say(language, "answer_not_here") if record.lacks_answer else error_of(record, language)
+    if error is not None:
         reply["error"] = error
     return reply
 
@@ -118,18 +129,17 @@ def listed(record: JobRecord, now: float) -> ListedJob:
     }
 
 
+def removed(record: JobRecord) -> CancelReply:
+    """Answer for a job that this call has removed."""
+    return {"success": True, "job_id": record.job_id, "status": record.status.value}
+
+
 def cancelled(record: JobRecord) -> CancelReply:
     """Answer for a job that this call has cancelled."""
-    return {
-        "success": True,
-        "job_id": record.job_id,
-        "status": record.status.value,
-        "question": record.request.question,
-        "effort": record.request.effort,
-    }
+    return {**removed(record), "question": record.request.question, "effort": record.request.effort}
 
 
-def left_alone(record: JobRecord, sentence: str, language: Language) -> CancelReply:
+def left_alone(record: JobRecord, language: Language, sentence: str, **values: object) -> CancelReply:
     """Answer for a job that this call has not cancelled, or not removed, and why."""
-    error = say(language, sentence)
+    error = say(language, sentence, **values)
     return {"success": False, "error": error, "job_id": record.job_id, "status": record.status.value}

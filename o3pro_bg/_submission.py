@@ -2,7 +2,8 @@
 How a job comes to the service: one create, sent again only where it provably never arrived.
 
 A create that may have been accepted is not repeated, because it could be paid twice; only a user who asked for
-it takes that risk, twice at the most.
+it takes that risk, twice at the most. Before a create leaves, the record says so (`sent_at`), and afterwards no
+longer where it provably did not arrive: so the next process knows of a job without a response what became of it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._ledger import outcome
 from o3pro_bg._pacing import backoff
-from o3pro_bg._records import Failure, JobRequest, News
+from o3pro_bg._records import Failure, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._states import Event
+from o3pro_bg.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from o3pro_bg._records import JobRecord
     from o3pro_bg._remote import Remote
     from o3pro_bg._shared import Shared
 
@@ -29,6 +34,7 @@ log = logging.getLogger("o3pro_bg")
 _CONNECT_PATIENCE: Final = 120.0  # seconds of failed connects after which an unsent job fails
 _RESUBMISSIONS: Final = 2  # how often an uncertain create is repeated where the user allows it
 _NEVER_ARRIVED: Final = frozenset({Trouble.UNSENT, Trouble.THROTTLED})
+_UNWRITTEN: Final = "store"  # the code of a create that did not leave, because that could not be written down
 
 
 class Submission:
@@ -40,18 +46,35 @@ class Submission:
 
     Attributes:
         sent: Whether the service may have the job. Until then its task may simply be cancelled.
+        has_left: Whether a create has left, and is not known not to have arrived.
     """
 
-    def __init__(self, job_id: str, request: JobRequest, shared: Shared, is_unwanted: Callable[[], bool]) -> None:
-        self.sent = False
-        self._job_id = job_id
-        self._request = request
+    def __init__(self, record: JobRecord, shared: Shared, is_unwanted: Callable[[], bool]) -> None:
+        self.sent = self.has_left = record.sent_at is not None
+        self._job_id = record.job_id
+        self._request = record.request
         self._shared = shared
         self._ledger = shared.ledger
         self._is_unwanted = is_unwanted
         self._troubles = 0
-        self._uncertain = 0
+        self._uncertain = 0 if record.sent_at is None else 1
+        self._is_withdrawn = record.cancel_requested_at is not None
         self._unreachable_since: float | None = None
+
+    @property
+    def is_unsure(self) -> bool:
+        """Tell whether a create of a former process may have arrived."""
+        return self._uncertain > 0
+
+    def hopeless(self) -> News | None:
+        """Answer the news that end a job of a former process that is not to be sent (again); None for others."""
+        if self._uncertain and not (self._shared.resubmit_uncertain and self._request.is_whole):
+            return News(Event.ERRORED, failure=Failure("submission_uncertain", "its process ended"))
+        if self._is_withdrawn:
+            return News(Event.CANCELLED)
+        if not self._request.is_whole:
+            return News(Event.ERRORED, failure=Failure("text_not_kept"))
+        return None
 
     async def accepted(self, remote: Remote) -> News:
         """Answer the news with which the service accepts the job, or those that end it."""
@@ -62,7 +85,8 @@ class Submission:
                 log.info("job %s: create %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
                 self._troubles += 1
                 if self._may_send_again(trouble):
-                    self.sent = self._uncertain > 0  # one may be running, and cannot just be dropped
+                    # One may be running, and cannot just be dropped.
+                    self.sent = self.has_left = self._uncertain > 0
                     await self._hold_off(trouble)
                     if not self._is_unwanted():
                         continue
@@ -77,13 +101,14 @@ class Submission:
         if trouble.kind is Trouble.UNCLEAR or self._uncertain:
             failure = Failure("submission_uncertain", f"{failure.code} {failure.detail}".strip())
         elif self._is_unwanted() and trouble.kind in _NEVER_ARRIVED:
-            return News(Event.CANCELLED)
+            self._note(waiting="")
+            return News() if self._shared.leaves_unsent else News(Event.CANCELLED)
         return News(Event.ERRORED, request_id=trouble.request_id, failure=failure)
 
     async def _post(self, remote: Remote) -> News:
         while True:
             while (pause := self._gate()) > 0:
-                self._ledger.note(self._job_id, waiting="rate_limit")
+                self._note(waiting="rate_limit")
                 await asyncio.sleep(pause)
             # A foreground create lasts as long as its job: it would keep the others from being looked at.
             async with self._shared.in_flight if remote.background else nullcontext():
@@ -91,9 +116,23 @@ class Submission:
                 if self._uncertain and self._is_unwanted():
                     raise RemoteTrouble(Trouble.UNCLEAR, Failure("unwanted"))
                 if self._gate() == 0:  # nobody has met a 429 while this one waited for its turn
-                    self._ledger.note(self._job_id, waiting="")
-                    self.sent = remote.background  # a foreground create ends with its connection
+                    await self._write_down()
+                    self.has_left, self.sent = True, remote.background  # in the foreground it ends with its connection
                     return await remote.create(self._job_id, self._request)
+
+    async def _write_down(self) -> None:
+        """Note that the create leaves now, so that it counts as sent whatever happens to this process."""
+        try:
+            is_ours = await outcome(self._ledger.note(self._job_id, waiting="", sent_at=time.time()))
+        except StoreError:
+            raise RemoteTrouble(Trouble.UNSENT, Failure(_UNWRITTEN)) from None
+        if not is_ours:
+            raise RemoteTrouble(Trouble.REFUSED, Failure("taken_over"))
+
+    def _note(self, waiting: str) -> None:
+        """Note why the job waits, and that no create of it can have arrived."""
+        facts = {} if self._uncertain else {"sent_at": None}
+        self._ledger.note(self._job_id, waiting=waiting, **facts)
 
     def _gate(self) -> float:
         return self._shared.budget.wait(self._ledger.clock(), random.random())
@@ -110,7 +149,7 @@ class Submission:
             case Trouble.THROTTLED:
                 return True
             case Trouble.UNSENT:
-                return now - self._unreachable_since < _CONNECT_PATIENCE
+                return trouble.failure.code == _UNWRITTEN or now - self._unreachable_since < _CONNECT_PATIENCE
             case Trouble.UNCLEAR:
                 return self._shared.resubmit_uncertain and self._uncertain <= _RESUBMISSIONS
             case _:
@@ -118,7 +157,8 @@ class Submission:
 
     async def _hold_off(self, trouble: RemoteTrouble) -> None:
         if trouble.kind is Trouble.THROTTLED:
+            self._note(waiting="rate_limit")
             self._shared.budget.throttled(self._ledger.clock(), random.random(), trouble.retry_after)
         else:
-            self._ledger.note(self._job_id, waiting="connection")
+            self._note(waiting="store" if trouble.failure.code == _UNWRITTEN else "connection")
             await asyncio.sleep(backoff(self._troubles, random.random()))

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import uuid
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from o3pro_bg import _replies
 from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
-from o3pro_bg._face import Face, Settings, grace_of
-from o3pro_bg._records import News
+from o3pro_bg._face import REFRESH_PATIENCE, Face, Settings, grace_of
+from o3pro_bg._ledger import outcome, soon
+from o3pro_bg._records import JobRecord, News
+from o3pro_bg._remote import RemoteTrouble
 from o3pro_bg._states import Event
-from o3pro_bg.errors import JobNotFound
+from o3pro_bg.errors import HandlerClosed, JobNotFound, StoreError
 from o3pro_bg.job import AsyncJob, on_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from typing import Unpack
 
-    from o3pro_bg._records import JobRecord
     from o3pro_bg._remote import Client
     from o3pro_bg._replies import CancelReply, ListedJob, ResultReply, StartReply, StatusReply
 
@@ -34,11 +37,13 @@ class AsyncBackgroundHandler(Face):
     threads. Cancelling a task that waits for a job leaves the job alone.
 
     It is an asynchronous context manager. Closing it cancels the jobs that are under way, within bounded time;
-    `on_close="detach"` leaves them running at the service.
+    `on_close="detach"` leaves them running at the service. With a `store` they are left running anyway, and the next
+    handler of that store takes them up. The store is opened by `async with`, which raises `StoreError` where it cannot
+    be, or else by the first verb, which answers so; it is written by a thread of its own.
 
     Args:
         client: An `O3ProClient`; one that is not ready is reported by the verb that needs it.
-        on_done: Called on the loop with the `AsyncJob` of every job that ends.
+        on_done: Called on the loop with the `AsyncJob` of every job of this handler that ends.
         **settings: See `Settings`.
     """
 
@@ -52,77 +57,116 @@ class AsyncBackgroundHandler(Face):
         super().__init__(client, settings)
         self._on_done = on_done
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Future[None] | None = None
 
     # --- the five verbs -------------------------------------------------------------------------------------
 
     async def start_background_task(
-        self, question: str, effort: str = "low", *, timeout: float | None = None, **options: Any
+        self,
+        question: str,
+        effort: str = "low",
+        *,
+        timeout: float | None = None,
+        dedupe_key: str | None = None,
+        **options: Any,
     ) -> StartReply:
         """Start a job and answer its id, before any network traffic; see `BackgroundHandler`."""
         self._ledger.claim_loop()
         try:
-            return _replies.started(self._run(self._admit(question, effort, timeout, options)))
+            return _replies.started(await self._enter(self._admit(question, effort, timeout, dedupe_key, options)))
         except Refused as refused:
             return self._refused(refused, question, effort)
 
     async def check_status(self, job_id: str) -> StatusReply:
         """Answer how far the job is, from a snapshot; see `BackgroundHandler`."""
+        await self._refresh([job_id])
         return self._status(job_id)
 
     async def get_result(self, job_id: str) -> ResultReply:
         """Answer what came of the job, from a snapshot; see `BackgroundHandler`."""
-        return self._result(job_id)
+        await self._refresh([job_id])
+        return await self._reply(job_id, self._store.get(job_id))
 
     async def list_active_jobs(self) -> list[ListedJob]:
         """Answer every job that the handler still holds, ended ones included, the oldest first."""
+        await self._refresh([])
         return self._list()
 
     async def cancel_job(self, job_id: str) -> CancelReply:
         """Cancel the job for real, waiting for the service up to 15 seconds; see `BackgroundHandler`."""
-        verdict = CancelVerdict.TOO_LATE
-        with suppress(JobNotFound):
+        await self._refresh([job_id])
+        verdict: CancelVerdict | StoreError = CancelVerdict.TOO_LATE
+        try:
             verdict = await self._engine.cancel(job_id)
+        except JobNotFound:
+            pass
+        except StoreError as trouble:
+            verdict = trouble
         return self._cancel_reply(job_id, verdict)
 
     # --- what stands beside them ----------------------------------------------------------------------------
 
     async def submit(
-        self, question: str, effort: str = "low", *, timeout: float | None = None, **options: Any
+        self,
+        question: str,
+        effort: str = "low",
+        *,
+        timeout: float | None = None,
+        dedupe_key: str | None = None,
+        **options: Any,
     ) -> AsyncJob:
         """Start a job and answer its handle; raises as `BackgroundHandler.submit` does."""
         self._ledger.claim_loop()
         try:
-            return self._job(self._run(self._admit(question, effort, timeout, options)))
+            return self._job(await self._enter(self._admit(question, effort, timeout, dedupe_key, options)))
         except Refused as refused:
             raise refused.as_error() from None
 
     async def attach(self, response: str, question: str = "", effort: str = "low") -> AsyncJob:
         """Take up a response that exists already; see `BackgroundHandler.attach`."""
         self._ledger.claim_loop()
-        record, is_new = self._adopt(response, question, effort)
-        return self._job(self._run(record) if is_new else record)
+        await self._refresh([])
+        record = self._adopt(response, question, effort)
+        try:
+            if self._is_known(record):
+                return self._job(record)
+            if (kept := await self._enter(record)).failure is not None:
+                kept = await self._enter(replace(record, job_id=uuid.uuid4().hex))
+            return self._job(kept)
+        except Refused as refused:
+            raise refused.as_error() from None
 
     def job(self, job_id: str) -> AsyncJob:
-        """Answer the handle of a job; raises `JobNotFound` for an unknown id."""
+        """
+        Answer the handle of a job that is known here; raises `JobNotFound` for an unknown id.
+
+        A job of another process is known once a verb was awaited for it, or a fraction of a second later.
+        """
         return self._job(self._ledger.record(job_id))
 
     async def wait(self, job_id: str, timeout: float | None = None) -> ResultReply:
         """Wait until the job has ended, and answer as `get_result` does; raises `TimeoutError`."""
+        await self._refresh([job_id])
+        record: JobRecord | None = None
         with suppress(JobNotFound):
-            return self._result_of(await self._ledger.wait(job_id, timeout))
-        return self._result(job_id)
+            record = await self._ledger.wait(job_id, timeout)
+        return await self._reply(job_id, record)
 
     async def as_completed(
         self, job_ids: Iterable[str] | None = None, timeout: float | None = None
     ) -> AsyncIterator[tuple[str, ResultReply]]:
         """Answer `(job_id, reply)` of these jobs, or of all, in the order in which they end; raises `TimeoutError`."""
-        ended, pending = self._split(job_ids)
+        if job_ids is None:
+            await self._refresh([])
+        asked = self._asked(job_ids)
+        await self._refresh(asked)
+        ended, pending = self._split(asked)
         ends = await self._ledger.ends_of(pending, timeout)
         try:
-            for job_id, reply in ended:
-                yield job_id, reply
+            for job_id, record in ended:
+                yield job_id, await self._reply(job_id, record)
             async for job_id, record in ends:
-                yield job_id, self._result(job_id) if record is None else self._result_of(record)
+                yield job_id, await self._reply(job_id, record)
         finally:
             await ends.aclose()
 
@@ -132,13 +176,36 @@ class AsyncBackgroundHandler(Face):
         """Wait until these jobs, or all, have ended, and answer their replies by id; raises `TimeoutError`."""
         return {job_id: reply async for job_id, reply in self.as_completed(job_ids, timeout)}
 
-    async def remove_job(self, job_id: str) -> CancelReply:
+    async def remove_job(self, job_id: str, *, delete_remote: bool | None = None) -> CancelReply:
         """Forget a job that has ended; see `BackgroundHandler`."""
-        return self._remove(job_id)
+        await self._refresh([job_id])
+        record = self._removable(job_id)
+        if not isinstance(record, JobRecord):
+            return record
+        try:
+            self._check_open()
+            if self._deletes(delete_remote=delete_remote):
+                await self._engine.delete(record)
+        except (RemoteTrouble, HandlerClosed) as trouble:
+            return self._kept(record, trouble)
+        with suppress(StoreError):
+            await outcome(self._store.remove(job_id))
+        return _replies.removed(record)
 
-    async def clear_finished(self) -> int:
-        """Forget all jobs that have ended, and tell how many they were."""
-        return self._clear()
+    async def clear_finished(self, *, delete_remote: bool | None = None) -> int:
+        """Forget all jobs that have ended, and tell how many they were; see `BackgroundHandler`."""
+        await self._refresh([])
+        try:
+            self._check_open()
+        except HandlerClosed:
+            return 0
+        ended = self._ended()
+        if self._deletes(delete_remote=delete_remote):
+            ended = await self._engine.delete_all(ended)
+        for removal in [self._store.remove(record.job_id) for record in ended]:
+            with suppress(StoreError):
+                await outcome(removal)
+        return len(ended)
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """End the handler within about so many seconds; see `BackgroundHandler.close`."""
@@ -147,25 +214,73 @@ class AsyncBackgroundHandler(Face):
         await self._engine.close(grace)
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:  # cancelled, say: nobody gets this handler
+            await self.aclose(0)
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _run(self, record: JobRecord) -> JobRecord:
-        job = self._job(record)
-        then = None if self._on_done is None else on_loop(self._on_done, job)
+    async def _open(self) -> None:
+        """Open a durable store, which the first to come does; raises `StoreError`."""
+        if not self._store.durable:
+            return
+        if self._opening is None:
+            self._ledger.claim_loop()
+            self._opening = asyncio.ensure_future(self._engine.open(self._endpoint, self._then_of))
+        if self._opening.cancelled():
+            raise StoreError("the event loop of this handler ended while its store was opened: make a new handler")
+        await asyncio.shield(self._opening)
+
+    async def _refresh(self, job_ids: Iterable[str]) -> None:
+        """Where a job is not known here, see what other processes have written by now."""
+        trouble: Exception | None = None
+        try:
+            await self._open()
+            if self._lacks(job_ids):
+                async with asyncio.timeout(REFRESH_PATIENCE):
+                    await outcome(self._store.refresh())
+        except (StoreError, TimeoutError) as exc:
+            trouble = exc
+        self._note_refresh(trouble)
+
+    async def _reply(self, job_id: str, record: JobRecord | None) -> ResultReply:
+        return self._result(job_id, None if record is None else await self._engine.whole(record))
+
+    async def _enter(self, record: JobRecord) -> JobRecord:
+        """Keep the record of a new job, and run it; answer the record that is kept, which may be another job's."""
+        try:
+            await self._open()
+            inserted = self._insert(record)
+            try:
+                kept = await outcome(inserted)
+            except BaseException:  # cancelled, say
+                loop = asyncio.get_running_loop()
+                self._withdraw(record, inserted, lambda: soon(loop, self._run, record.job_id))
+                raise
+        except StoreError as trouble:
+            raise Refused("store", detail=trouble) from None
+        if kept is record:
+            self._run(record.job_id)
+        return kept
+
+    def _run(self, job_id: str) -> None:
         # The task runs in a copy of this context, so the submitter's context variables reach it.
-        task = asyncio.create_task(self._engine.run(record.job_id, then), name=f"o3pro_bg {record.job_id}")
+        task = asyncio.create_task(self._engine.run(job_id, self._then_of(job_id)), name=f"o3pro_bg {job_id}")
         self._tasks.add(task)
-        task.add_done_callback(functools.partial(self._ran, record.job_id))
-        return record
+        task.add_done_callback(functools.partial(self._ran, job_id))
 
     def _ran(self, job_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         record = self._ledger.find(job_id)
-        if task.cancelled() and record is not None and record.response_id is None:  # before its first step, say
-            self._ledger.apply(job_id, News(Event.CANCELLED))
+        if task.cancelled() and record is not None and record.response_id is None and not self._store.durable:
+            self._ledger.apply(job_id, News(Event.CANCELLED))  # before its first step, say
+
+    def _then_of(self, job_id: str) -> Callable[[], object] | None:
+        return None if self._on_done is None else on_loop(self._on_done, AsyncJob(job_id, self._engine))
 
     def _job(self, record: JobRecord) -> AsyncJob:
         return AsyncJob(record.job_id, self._engine)

@@ -95,12 +95,16 @@ class O3ProConfig:
         return self.auth
 
     @property
+    def resource(self) -> str:
+        """Answer the URL that tells this service from others, whatever the version of its interface."""
+        return (self.base_url or self.endpoint).rstrip("/").removesuffix("/v1").removesuffix("/openai")
+
+    @property
     def service_url(self) -> str:
         """Answer the URL under which `responses` lies, with a slash at its end."""
         if self.base_url:
             return self.base_url.rstrip("/") + "/"
-        root = self.endpoint.rstrip("/").removesuffix("/v1").removesuffix("/openai")
-        return root + ("/openai/v1/" if self.api_version in _V1_VERSIONS else "/openai/")
+        return self.resource + ("/openai/v1/" if self.api_version in _V1_VERSIONS else "/openai/")
 
     def validate(self, language: Language = "en") -> list[str]:
         """

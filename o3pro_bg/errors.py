@@ -15,6 +15,7 @@ The five verbs of the specification answer with dictionaries and raise none of t
     │   └── DeadlineExceeded      the job's own `timeout` passed; at the service it is cancelled
     ├── JobCancelled           somebody cancelled it
     ├── HandlerClosed          the handler was closed while, or before, it was asked
+    ├── StoreError             the file that keeps the jobs cannot be opened, read or written
     └── WrongThread            a waiting call was made where it could only wait for itself
 
 A wait that runs out of time raises the built-in `TimeoutError` and leaves the job alone.
@@ -108,6 +109,10 @@ class JobCancelled(O3ProError):
 
 class HandlerClosed(O3ProError):
     """The handler is closed: make a new one."""
+
+
+class StoreError(O3ProError):
+    """The file that keeps the jobs cannot be opened, read or written; the message says why, and what to do."""
 
 
 class WrongThread(O3ProError, RuntimeError):

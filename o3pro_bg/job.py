@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from anyio import to_thread
 
 from o3pro_bg._engine import CancelVerdict
-from o3pro_bg._sentences import explain
+from o3pro_bg._prices import cost_of
+from o3pro_bg._replies import reason
+from o3pro_bg._sentences import say
 from o3pro_bg._states import JobStatus
 from o3pro_bg._tokens import to_token
 from o3pro_bg.errors import (
@@ -19,6 +21,7 @@ from o3pro_bg.errors import (
     JobCancelled,
     JobFailed,
     JobLost,
+    StoreError,
     SubmissionUncertain,
 )
 
@@ -47,7 +50,8 @@ def ended(record: JobRecord) -> JobRecord:
     if record.status.is_terminal:
         return record
     raise HandlerClosed(
-        f"the handler was closed before job {record.job_id} ended; its response is {record.response_id}",
+        f"the handler was closed before job {record.job_id} ended; its response is {record.response_id}: a handler "
+        "with the same store goes on with it, and so does attach",
         job_id=record.job_id,
         response_id=record.response_id,
     )
@@ -61,15 +65,18 @@ def answer_of(record: JobRecord) -> str:
         JobCancelled: It was cancelled.
         JobFailed: It failed; the subclass and its `code` tell how.
         HandlerClosed: It has not ended, because the handler was closed.
+        StoreError: Its store keeps no text, and the service did not give the answer out.
     """
+    ids = {"job_id": record.job_id, "response_id": record.response_id, "request_id": record.request_id}
+    if record.lacks_answer:
+        raise StoreError(say("en", "answer_not_here"), **ids)
     if record.status is JobStatus.COMPLETED:
         return record.answer or ""
-    ids = {"job_id": record.job_id, "response_id": record.response_id, "request_id": record.request_id}
     if (failure := ended(record).failure) is None:
         raise JobCancelled(f"job {record.job_id} was cancelled", **ids)
     code, detail = failure.code, failure.detail
     kind = _FAILURES.get(code, JobFailed)
-    message = f"job {record.job_id} failed: {explain('en', code, detail)}"
+    message = f"job {record.job_id} failed: {reason('en', record)}"
     raise kind(message, code=code, detail=detail, partial=record.answer or None, **ids)
 
 
@@ -168,9 +175,23 @@ class _Handle:
         return self._record.usage
 
     @property
+    def cost(self) -> float | None:
+        """What the usage costs, in US dollars: an estimate from `o3pro_bg.PRICES` or `prices=`; None where unknown."""
+        record = self._record
+        return cost_of(record.usage, record.model, record.request.deployment, self._engine.prices)
+
+    @property
     def waiting(self) -> str:
-        """Why the job makes no progress: `"rate_limit"`, `"connection"`, `"denied"`, `"concurrency"` or `""`."""
-        return self._record.waiting
+        """
+        Why the job makes no progress.
+
+        `"rate_limit"`, `"connection"`, `"denied"`, `"concurrency"`, `"store"` (it is not sent before that can be
+        written down), `"uncertain"` (a former process may still tell whether it was accepted), `"endpoint"` (it is
+        another service's, and this handler leaves it alone), or `""`.
+        """
+        record = self._record
+        is_elsewhere = not record.status.is_terminal and not self._engine.ledger.serves(record)
+        return "endpoint" if is_elsewhere else record.waiting
 
     @property
     def _record(self) -> JobRecord:
@@ -222,11 +243,18 @@ class Job(_Handle):
             JobCancelled: It was cancelled.
             HandlerClosed: The handler was closed before it ended.
             JobNotFound: It was removed.
+            StoreError: Its store keeps no text, and the service did not give the answer out.
         """
-        return answer_of(self._last(timeout))
+        record = self._last(timeout)
+        return answer_of(self._portal.call(self._engine.whole, record) if record.lacks_answer else record)
 
     def cancel(self) -> bool:
-        """Cancel the job for real; tell whether it is cancelled now. Waits for the service, up to 15 seconds."""
+        """
+        Cancel the job for real; tell whether it is cancelled now. Waits for the service, up to 15 seconds.
+
+        Raises:
+            StoreError: Another process lives the job, and the wish could not be written for it.
+        """
         return not self.done() and self._portal.call(self._engine.cancel, self.id) is CancelVerdict.CONFIRMED
 
     def add_done_callback(self, callback: Callable[[Job], object]) -> None:
@@ -263,10 +291,10 @@ class AsyncJob(_Handle):
 
     async def result(self, timeout: float | None = None) -> str:
         """Wait for the job's answer; raises as `Job.result` does. Cancelling the waiter leaves the job alone."""
-        return answer_of(await self._engine.ledger.wait(self.id, timeout))
+        return answer_of(await self._engine.whole(await self._engine.ledger.wait(self.id, timeout)))
 
     async def cancel(self) -> bool:
-        """Cancel the job for real; tell whether it is cancelled now. Waits for the service, up to 15 seconds."""
+        """Cancel the job for real; tell whether it is cancelled now; see `Job.cancel`."""
         return await self._engine.cancel(self.id) is CancelVerdict.CONFIRMED
 
     def add_done_callback(self, callback: Callable[[AsyncJob], object]) -> None:

@@ -90,8 +90,9 @@ class FakeRemote:
 
     Without a script a response is queued for `queued` seconds, runs until `seconds` have passed, and is
     completed then. What a test wants otherwise it puts into `script`, a list of what the next calls of a kind
-    (`"create"`, `"look"`, `"cancel"`) answer: `News`, `RemoteTrouble` to raise, or None for the usual answer.
-    A response id that it did not give out counts as one created at time 0 of the loop's clock.
+    (`"create"`, `"look"`, `"cancel"`, `"delete"`) answer: `News`, `RemoteTrouble` to raise, or None for the usual
+    answer. A response id that it did not give out counts as one created at time 0 of the loop's clock, until it is
+    deleted: then there is none.
 
     Attributes:
         counts: How often each kind was called.
@@ -107,7 +108,9 @@ class FakeRemote:
         self.seconds = seconds
         self.queued = queued
         self.latency = latency
-        self.script: dict[str, list[News | RemoteTrouble | None]] = {"create": [], "look": [], "cancel": []}
+        self.script: dict[str, list[News | RemoteTrouble | None]] = {
+            kind: [] for kind in ("create", "look", "cancel", "delete")
+        }
         self.counts: Counter[str] = Counter()
         self.asked: list[tuple[str, JobRequest]] = []
         self.max_in_flight = 0
@@ -115,6 +118,7 @@ class FakeRemote:
         self._in_flight = 0
         self._born: dict[str, float] = {}
         self._cancelled: set[str] = set()
+        self._deleted: set[str] = set()
 
     async def prepare(self) -> None:
         """Nothing is needed."""
@@ -140,6 +144,11 @@ class FakeRemote:
         if self._news(response_id).event in (Event.ACCEPTED, Event.PROGRESSED):
             self._cancelled.add(response_id)
 
+    async def delete(self, response_id: str) -> None:
+        """Delete the response, once or again: what comes later finds none."""
+        await self._call("delete")
+        self._deleted.add(response_id)
+
     async def aclose(self) -> None:
         """Close."""
         self.is_closed = True
@@ -152,16 +161,19 @@ class FakeRemote:
             await asyncio.sleep(self.latency)
         finally:
             self._in_flight -= 1
-        said = self.script[kind].pop(0) if self.script[kind] else None
+        script = self.script.get(kind)
+        said = script.pop(0) if script else None
         if isinstance(said, RemoteTrouble):
             raise said
         return said
 
     def _news(self, response_id: str) -> News:
+        if response_id in self._deleted:
+            raise RemoteTrouble(Trouble.MISSING, Failure("lost", f"Response with id '{response_id}' not found."))
         age = asyncio.get_running_loop().time() - self._born.get(response_id, 0.0)
         usage = Usage(input_tokens=10, output_tokens=100, reasoning_tokens=80)
         if response_id in self._cancelled:
-            return News(Event.CANCELLED, response_id=response_id)
+            return News(Event.CANCELLED, response_id=response_id, usage=Usage(input_tokens=10, output_tokens=0))
         if age >= self.seconds:
             return News(Event.ANSWERED, response_id=response_id, answer=f"fake answer of {response_id}", usage=usage)
         return News(Event.ACCEPTED if age < self.queued else Event.PROGRESSED, response_id=response_id)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from o3pro_bg._admission import Refused, admit, is_positive
 from o3pro_bg.config import O3ProConfig
 from o3pro_bg.errors import ConfigError, HandlerClosed, InvalidRequest
+
+if TYPE_CHECKING:
+    from o3pro_bg._records import JobRequest
 
 CONFIG = O3ProConfig(endpoint="https://x.openai.azure.com", api_key="k", deployment="my-o3")
 LONE = "\ud800"
@@ -23,9 +26,11 @@ def nested(depth: int) -> list[Any]:
     return outer
 
 
-def ask(question: Any = "Why?", effort: Any = "low", timeout: Any = None, **options: Any) -> Any:
+def ask(
+    question: Any = "Why?", effort: Any = "low", timeout: Any = None, dedupe_key: Any = None, **options: Any
+) -> JobRequest:
     """Ask for admission."""
-    return admit(CONFIG, question, effort, timeout, options)
+    return admit(CONFIG, question, effort, timeout, options, dedupe_key=dedupe_key)
 
 
 def pairs(count: int) -> dict[str, str]:
@@ -38,6 +43,36 @@ def test_request_holds_what_was_asked() -> None:
     request = ask("Why?", "high", 5, instructions="be brief", max_output_tokens=100)
     assert (request.question, request.effort, request.deployment, request.timeout) == ("Why?", "high", "my-o3", 5)
     assert request.options == {"instructions": "be brief", "max_output_tokens": 100}
+
+
+@pytest.mark.parametrize(
+    ("where", "endpoint"),
+    [
+        ({"endpoint": "https://x.openai.azure.com/"}, "https://x.openai.azure.com"),
+        ({"endpoint": "https://x.openai.azure.com", "api_version": "2025-04-01-preview"}, "https://x.openai.azure.com"),
+        ({"base_url": "https://apim.example/ai"}, "https://apim.example/ai"),
+    ],
+)
+def test_request_holds_where_it_goes(where: dict[str, str], endpoint: str) -> None:
+    """An admitted request holds what tells its service from others."""
+    assert admit(O3ProConfig(**where, api_key="k"), "Why?", "low", None, {}).endpoint == endpoint  # type: ignore[arg-type]
+
+
+def test_request_holds_the_reasoning_of_its_configuration() -> None:
+    """What the configuration asks of every request is part of the request; the request's own options win."""
+    config = O3ProConfig(endpoint=CONFIG.endpoint, api_key="k", reasoning={"mode": "pro", "summary": "auto"})
+    assert admit(config, "q", "low", None, {}).options == {"reasoning": {"mode": "pro", "summary": "auto"}}
+    mine = admit(config, "q", "low", None, {"reasoning": {"summary": "detailed"}, "user": "u"})
+    assert mine.options == {"reasoning": {"mode": "pro", "summary": "detailed"}, "user": "u"}
+    assert config.reasoning == {"mode": "pro", "summary": "auto"}
+    with pytest.raises(Refused, match="option_unencodable"):
+        admit(O3ProConfig(endpoint=CONFIG.endpoint, api_key="k", reasoning={"mode": {1}}), "q", "low", None, {})
+
+
+@pytest.mark.parametrize("key", [None, "k", "order 17 / 2026-11-24", "注文 17", "🔑", "k" * 512])
+def test_dedupe_key_is_kept(key: str | None) -> None:
+    """Any printable text of up to 512 characters may name a job; none is asked for."""
+    assert ask(dedupe_key=key).dedupe_key == key
 
 
 def test_options_are_copied() -> None:
@@ -59,10 +94,15 @@ def test_options_pass_through() -> None:
     assert ask(**options).options == options
 
 
-@pytest.mark.parametrize("name", ["question", "effort"])
-@pytest.mark.parametrize("value", [None, 5, b"Why?", ["Why?"]])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(name, value) for name in ("question", "effort") for value in (None, 5, b"Why?", ["Why?"])],
+        *[("dedupe_key", value) for value in (5, 0, False, b"key", ["key"])],
+    ],
+)
 def test_wrong_types_raise_as_any_function_would(name: str, value: object) -> None:
-    """A question or an effort that is no text is a TypeError that names the argument and the type."""
+    """A question, an effort or a key that is no text is a TypeError that names the argument and the type."""
     with pytest.raises(TypeError, match=f"^{name} has to be str, not {type(value).__name__}$"):
         ask(**{name: value})
 
@@ -76,6 +116,7 @@ def test_wrong_types_raise_as_any_function_would(name: str, value: object) -> No
         ({"effort": ""}, "effort_unknown"),
         ({"effort": "HIGH"}, "effort_unknown"),
         *[({"timeout": bad}, "timeout_invalid") for bad in (0, -1, math.nan, math.inf, True, "5", 10**400)],
+        *[({"dedupe_key": bad}, "dedupe_key_invalid") for bad in ("", "k" * 513, "a\nb", "a\0b", "\x7f", LONE)],
         *[({name: True}, "option_refused") for name in ("background", "store", "stream", "stream_options")],
         *[({name: "x"}, "option_refused") for name in ("input", "model")],
         ({"reasoning": {"effort": "high"}}, "reasoning_invalid"),

@@ -255,3 +255,17 @@ def test_repr_tells_no_secret() -> None:
             return SECRET
 
     assert SECRET not in repr(ready(credential=Talkative()))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"endpoint": "https://r.openai.azure.com"},
+        {"endpoint": "https://r.openai.azure.com/", "api_version": "2025-04-01-preview"},
+        {"endpoint": "https://r.openai.azure.com/openai/v1/"},
+        {"base_url": "https://r.openai.azure.com/openai/v1"},
+    ],
+)
+def test_a_resource_is_the_same_however_it_is_reached(settings: dict[str, str]) -> None:
+    """What tells a service from others does not depend on the version of its interface."""
+    assert O3ProConfig(**settings).resource == "https://r.openai.azure.com"  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ import httpx2
 import openai
 import pytest
 
-from o3pro_bg.emulator import Emulator, _faults, _knobs, _wire
+from o3pro_bg.emulator import Emulator, _creation, _faults, _knobs, _responses, _wire
 
 ROOT = Path(__file__).resolve().parents[1]
 KNOBS = "seconds=0.1 queued=0.02"
@@ -475,11 +475,40 @@ def test_late_completion(api: Api) -> None:
     assert api.cancel(api.new("late_completion=0")).json()["status"] == "cancelled"
 
 
-def test_delete(api: Api) -> None:
-    """A deleted response is gone."""
-    job = api.new()
-    assert api.delete(job).json() == {"id": job, "object": "response", "deleted": True}
-    assert api.look(job).status_code == api.delete(job).status_code == 404
+def test_late_completion_is_not_seen_before_its_time() -> None:
+    """Until its time has come a cancelled response reads cancelled and tells no usage; then it reads completed."""
+    creation = _creation.understand(b'{"model": "o3-pro", "input": "Why?", "background": true}')
+    response = _responses.ModelledResponse(creation, _knobs.Knobs(late_completion=60), born=100, created_at=0)
+    response.cancel(101)
+    assert [response.status(now) for now in (101, 160.9, 161, 9999)] == ["cancelled"] * 2 + ["completed"] * 2
+    assert response.as_json("cancelled")["usage"] is None
+    assert response.as_json("completed")["usage"]["output_tokens"] > 0
+
+
+@pytest.mark.parametrize("knobs", ["outcome=never", "seconds=0", "outcome=failed seconds=0"])
+def test_delete(api: Api, knobs: str) -> None:
+    """A deleted response is gone for every verb, whether it ran or had ended; every delete is counted."""
+    job, other = api.new(knobs), api.new(knobs)
+    answer = api.delete(job)
+    assert (answer.status_code, answer.headers["x-o3pro-bg-emulator"]) == (200, "1")
+    assert answer.json() == {"id": job, "object": "response", "deleted": True}
+    for verb in (api.look, api.cancel, api.delete):
+        missing = verb(job)
+        assert (missing.status_code, error_of(missing)["message"]) == (404, f"Response with id '{job}' not found.")
+    assert api.look(other).status_code == 200
+    assert api.delete("resp_unknown").status_code == 404
+    counters = api.emulator.counters()
+    assert (counters["deletes"], counters["responses"]) == (3, 1)
+
+
+@pytest.mark.parametrize(("fault", "found"), [("500", 200), ("reset", 200), ("reset-after", 404), ("html", 404)])
+def test_faults_of_a_delete(api: Api, fault: str, found: int) -> None:
+    """A fault at a delete leaves the response there, or hides that it is gone; the next delete passes."""
+    job = api.new(f"fault={fault} on=delete", job="j")
+    with contextlib.suppress(httpx2.TransportError):
+        api.delete(job)
+    assert api.look(job).status_code == found
+    assert api.delete(job).status_code == found
 
 
 # ---- faults ------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from .faces import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     Open = Callable[..., Driver]
 
@@ -33,14 +34,16 @@ def emulator(service: Emulator) -> Emulator:
     return service
 
 
-@pytest.fixture(params=["sync", "async"])
-def open_face(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[Open]:
+@pytest.fixture(params=["sync", "async", "sync with a store"])
+def open_face(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Iterator[Open]:
     """Open handlers of this face, with this configuration and these settings."""
     drivers: list[Driver] = []
+    face, _, stored = request.param.partition(" ")
 
     def opened(config: dict[str, Any] | None = None, **settings: Any) -> Driver:
         client = O3ProClient(configured(emulator, **config or {}))
-        drivers.append(Driver(request.param, client, {"language": "en", **settings}))
+        store = {"store": tmp_path / f"{len(drivers)}.db"} if stored else {}
+        drivers.append(Driver(face, client, {"language": "en", **store, **settings}))
         return drivers[-1]
 
     yield opened

@@ -23,6 +23,7 @@ TREE = {
     "DeadlineExceeded": (JobFailed,),
     "JobCancelled": (O3ProError,),
     "HandlerClosed": (O3ProError,),
+    "StoreError": (O3ProError,),
     "WrongThread": (O3ProError, RuntimeError),
 }
 FAILURES = [errors.JobFailed, errors.SubmissionUncertain, errors.JobLost, errors.DeadlineExceeded]

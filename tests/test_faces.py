@@ -28,6 +28,7 @@ from .faces import FOREVER, Driver, fake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from o3pro_bg._records import JobRequest
 
@@ -42,13 +43,14 @@ def face(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def open_face(face: str) -> Iterator[Open]:
-    """Open handlers of this face over a client, or over a fake one whose jobs take 30 ms."""
+@pytest.fixture(params=["memory", "file"])
+def open_face(request: pytest.FixtureRequest, face: str, tmp_path: Path) -> Iterator[Open]:
+    """Open handlers of this face over a client, or a fake one whose jobs take 30 ms; each has a store of its own."""
     drivers: list[Driver] = []
 
     def opened(client: Any = None, **settings: Any) -> Driver:
-        drivers.append(Driver(face, client or fake(), settings))
+        store: dict[str, Any] = {"store": tmp_path / f"{len(drivers)}.db", "on_close": "cancel"}
+        drivers.append(Driver(face, client or fake(), {**(store if request.param == "file" else {}), **settings}))
         return drivers[-1]
 
     yield opened
@@ -900,4 +902,7 @@ def test_closed_handler_answers(open_face: Open) -> None:
     assert driver.do("wait", job_id)["success"]
     assert driver.do("wait_all")[job_id]["success"]
     assert driver.do("cancel_job", job_id)["error"] == "ジョブは既に終了しています"
-    assert driver.do("remove_job", job_id)["success"]
+    removed = driver.do("remove_job", job_id)
+    in_memory = not driver.handler._store.durable
+    assert removed["success"] is in_memory, "a file is left as it was closed"
+    assert in_memory or removed["error"] == reply["error"]

@@ -295,6 +295,20 @@ def test_the_end_of_the_interpreter_cancels(o3pro_emulator: Emulator, ending: st
     assert ("Thread" in errors, "Task" in errors) == (False, False)
 
 
+def test_ctrl_c_in_a_wait_leaves_the_job_alone(handler: BackgroundHandler) -> None:
+    """A wait that Ctrl-C ends raises KeyboardInterrupt; the job goes on, and can be waited for and cancelled again."""
+    job_id = handler.start_background_task("q")["job_id"]
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            handler.wait(job_id)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert handler.check_status(job_id)["status"] in ("started", "running")
+    assert handler.cancel_job(job_id)["success"]
+
+
 def test_a_signal_handler_may_call_any_verb(handler: BackgroundHandler) -> None:
     """A signal handler that calls a verb while its thread is inside one does not wait for itself."""
     job_id = handler.start_background_task("q")["job_id"]

@@ -97,10 +97,6 @@ async def _wait(bench: Bench) -> None:
     await bench.ledger.wait("nobody")
 
 
-async def _call_back(bench: Bench) -> None:
-    bench.ledger.when_ended("nobody", print)
-
-
 async def _end_of(bench: Bench) -> None:
     bench.ledger.end_of("nobody")
 
@@ -109,13 +105,25 @@ async def _record(bench: Bench) -> None:
     bench.ledger.record("nobody")
 
 
-@pytest.mark.parametrize("ask", [_wait, _call_back, _end_of, _record])
+@pytest.mark.parametrize("ask", [_wait, _end_of, _record])
 @virtual
 async def test_an_unknown_job_raises_at_once(ask: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
     """JobNotFound carries the id that was asked for."""
     with pytest.raises(JobNotFound) as caught:
         await ask(bench_of("job"))
     assert caught.value.job_id == "nobody"
+
+
+@virtual
+async def test_an_unknown_job_calls_back_with_none() -> None:
+    """Soon, as for a job that has ended; unless the callback is taken back."""
+    bench = bench_of("job")
+    called: list[JobRecord | None] = []
+    bench.ledger.when_ended("nobody", called.append)
+    bench.ledger.when_ended("nobody", called.append)()
+    assert called == []
+    await asyncio.sleep(0)
+    assert called == [None]
 
 
 # --- ends_of -----------------------------------------------------------------------------------------------
@@ -234,7 +242,7 @@ async def test_an_iteration_that_is_given_up_harms_nothing() -> None:
 async def test_callbacks_come_on_the_loop_with_the_record_of_the_end() -> None:
     """Each is called once, soon after the end, before or after it is registered; late news call nobody."""
     bench = bench_of("job")
-    called: list[JobRecord] = []
+    called: list[JobRecord | None] = []
     bench.ledger.when_ended("job", called.append)
     bench.ledger.apply("job", ANSWERED)
     assert called == []
@@ -390,12 +398,12 @@ async def test_retain_spares_a_job_that_was_taken_up_again() -> None:
 async def test_close_wakes_whoever_waits() -> None:
     """Waiters before and after the close get the record as it is; so do iterations and callbacks."""
     bench = bench_of("job", "other")
-    called: list[JobRecord] = []
+    called: list[JobRecord | None] = []
     bench.ledger.when_ended("job", called.append)
     waiter = asyncio.create_task(bench.ledger.wait("job"))
     iteration = asyncio.create_task(collect(bench, "job", "other"))
     await asyncio.sleep(1)
-    bench.ledger.close()
+    await bench.ledger.close(1)
     assert await waiter is await bench.ledger.wait("job", 0) is bench.record()
     assert await iteration == [("job", 1), ("other", 1)]
     assert called == [bench.record()]
@@ -410,5 +418,5 @@ async def test_close_passes_over_jobs_that_were_removed() -> None:
     waiter = asyncio.create_task(bench.ledger.wait("job"))
     await asyncio.sleep(0)
     bench.store.remove("gone")
-    bench.ledger.close()
+    await bench.ledger.close(1)
     assert await waiter is bench.record()

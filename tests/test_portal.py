@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import gc
 import os
@@ -22,6 +23,7 @@ from o3pro_bg.errors import HandlerClosed, WrongThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 PATIENCE = 30.0  # seconds after which a test fails instead of hanging
 
@@ -292,6 +294,30 @@ def test_a_callback_that_has_begun_may_finish(portal: LoopThread, monkeypatch: p
     future = portal.submit(finish)
     portal.stop(0)
     assert future.result(0) == 42
+
+
+def test_a_portal_survives_an_interrupt_of_a_look(portal: LoopThread) -> None:
+    """A Ctrl-C at whatever line of `threading`, in a look whether it is open, leaves it open (CPython 3.12)."""
+    portal.call(answer, 1)
+    left = 0
+
+    def interrupt(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if event == "line" and frame.f_code.co_filename == threading.__file__:
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return interrupt
+
+    for line in range(50):
+        left = line
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.settrace(interrupt)
+            assert portal.is_open
+        sys.settrace(None)
+        assert portal.is_open
+    assert portal.call(answer, 42) == 42
 
 
 def test_stop_on_the_loops_own_thread_does_not_wait_for_itself(portal: LoopThread) -> None:

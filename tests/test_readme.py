@@ -35,12 +35,13 @@ def title_of(block: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _account(o3pro_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader with an account, which is the emulator, and little patience."""
+def _account(o3pro_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A reader with an account, which is the emulator, an empty folder, and little patience."""
+    monkeypatch.chdir(tmp_path)
     o3pro_emulator.set_knobs("seconds=0.1")
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", o3pro_emulator.endpoint)
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", o3pro_emulator.api_key)
-    monkeypatch.setattr("o3pro_bg._face.Pace", lambda: QUICK)
+    monkeypatch.setattr("o3pro_bg._shared.Pace", lambda: QUICK)
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 100))
 

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from httpx import Response
 
+from o3pro_bg._admission import admit
 from o3pro_bg._records import Failure, JobRequest, News, Usage
 from o3pro_bg._remote import RemoteTrouble, ResponsesRemote, Trouble
 from o3pro_bg._sentences import EN
@@ -45,8 +46,10 @@ CALLS: dict[str, Callable[[ResponsesRemote], Awaitable[News | None]]] = {
     "create": lambda remote: remote.create("job-1", REQUEST),
     "look": lambda remote: remote.look(ID),
     "cancel": lambda remote: remote.cancel(ID),
+    "delete": lambda remote: remote.delete(ID),
 }
 EVERY_CALL = pytest.mark.parametrize("call", CALLS)
+TAKEN = body(deleted=True)  # what every call takes for a good answer
 
 
 @pytest.fixture
@@ -111,9 +114,21 @@ async def test_create_merges_configuration_and_options(
     """Options win over the configuration's reasoning, the effort over both; our tag joins the user's metadata."""
     route = httpx2_mock.post(URL).mock(Response(200, json=body()))
     async with connected(**changes) as remote:
-        await remote.create("job-1", JobRequest("Why?", "high", "my-o3", options))
+        await remote.create("job-1", admit(remote._config, "Why?", "high", None, options))
     request = sent(route.calls.last.request)
     assert {name: request.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("deployment", "model"), [("their-o3", "their-o3"), ("", "my-o3")])
+async def test_create_sends_the_request_of_another_process(
+    httpx2_mock: respx.Router, deployment: str, model: str
+) -> None:
+    """A request that was admitted elsewhere is sent as it was admitted, to its deployment where it names one."""
+    route = httpx2_mock.post(URL).mock(Response(200, json=body()))
+    async with connected(reasoning={"mode": "pro"}) as remote:
+        await remote.create("job-1", JobRequest("Why?", "high", deployment, {"reasoning": {"summary": "auto"}}))
+    request = sent(route.calls.last.request)
+    assert (request["model"], request["reasoning"]) == (model, {"summary": "auto", "effort": "high"})
 
 
 async def test_create_leaves_the_request_as_it_was(httpx2_mock: respx.Router, remote: ResponsesRemote) -> None:
@@ -141,8 +156,8 @@ async def test_create_leaves_the_request_as_it_was(httpx2_mock: respx.Router, re
     ],
 )
 async def test_paths_of_the_wire(httpx2_mock: respx.Router, where: dict[str, Any], base: str, query: str) -> None:
-    """Create, look and cancel go to their paths, on v1 or dated, with the version asked for or without any."""
-    route = httpx2_mock.route().mock(Response(200, json=body()))
+    """Each call goes to its path, on v1 or dated, with the version asked for or without any."""
+    route = httpx2_mock.route().mock(Response(200, json=TAKEN))
     async with connected(**{"endpoint": "", **where}) as remote:
         for call in CALLS.values():
             await call(remote)
@@ -151,6 +166,7 @@ async def test_paths_of_the_wire(httpx2_mock: respx.Router, where: dict[str, Any
         f"POST {base}responses{tail}",
         f"GET {base}responses/{ID}{tail}",
         f"POST {base}responses/{ID}/cancel{tail}",
+        f"DELETE {base}responses/{ID}{tail}",
     ]
 
 
@@ -162,12 +178,14 @@ async def test_any_id_is_one_segment_of_the_path(
     httpx2_mock: respx.Router, remote: ResponsesRemote, response_id: str, path: bytes
 ) -> None:
     """An id of whatever form is quoted into its place, so that it can reach nothing else."""
-    route = httpx2_mock.route().mock(Response(200, content=json.dumps(body(id=response_id))))
+    route = httpx2_mock.route().mock(Response(200, content=json.dumps({**TAKEN, "id": response_id})))
     assert (await remote.look(response_id)).response_id == response_id
     await remote.cancel(response_id)
+    await remote.delete(response_id)
     assert [call.request.url.raw_path.partition(b"?")[0] for call in route.calls] == [
         b"/openai/v1/responses/" + path,
         b"/openai/v1/responses/" + path + b"/cancel",
+        b"/openai/v1/responses/" + path,
     ]
 
 
@@ -181,7 +199,7 @@ async def test_key_goes_into_its_header(
     """The key is sent as `api-key`, or as bearer token, and never as both, whatever the environment holds."""
     monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", "other-token")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "other-key")
-    route = httpx2_mock.route().mock(Response(200, json=body()))
+    route = httpx2_mock.route().mock(Response(200, json=TAKEN))
     async with connected(auth=auth) as remote:
         await CALLS[call](remote)
     headers = route.calls.last.request.headers
@@ -202,11 +220,13 @@ async def test_key_goes_into_its_header(
         ("look", {"background": False}, 30),
         ("cancel", {}, 30),
         ("cancel", {"look_timeout": 5}, 5),
+        ("delete", {}, 30),
+        ("delete", {"look_timeout": 5}, 5),
     ],
 )
 async def test_time_outs(httpx2_mock: respx.Router, call: str, changes: dict[str, Any], seconds: float | None) -> None:
     """Each exchange has its own short time-out."""
-    route = httpx2_mock.route().mock(Response(200, json=body()))
+    route = httpx2_mock.route().mock(Response(200, json=TAKEN))
     async with connected(**changes) as remote:
         await CALLS[call](remote)
     timeouts = route.calls.last.request.extensions["timeout"]
@@ -256,6 +276,39 @@ async def test_cancel_sends_no_body(httpx2_mock: respx.Router, remote: Responses
     route = httpx2_mock.post(f"{URL}/{ID}/cancel").mock(Response(200, text="<html>"))
     await remote.cancel(ID)
     assert route.calls.last.request.content == b""
+
+
+# --- what is deleted ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Response(200, json={"id": ID, "object": "response", "deleted": True}),
+        Response(204),
+        Response(404, json=error("not_found", RESPONSE_MISSING)),
+        Response(410, json=error("gone", "expired")),
+    ],
+    ids=lambda answer: str(answer.status_code),
+)
+async def test_delete_is_done_when_the_service_says_so(
+    httpx2_mock: respx.Router, remote: ResponsesRemote, answer: Response
+) -> None:
+    """A delete is a bare DELETE; it is done when the response was deleted, and when it was gone already."""
+    route = httpx2_mock.delete(f"{URL}/{ID}").mock(answer)
+    await remote.delete(ID)
+    assert route.calls.last.request.content == b""
+    assert route.call_count == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"null", b"{}", b'{"deleted": false}', b'{"deleted": "yes"}'])
+async def test_delete_that_nobody_confirms_is_unclear(
+    httpx2_mock: respx.Router, remote: ResponsesRemote, content: bytes
+) -> None:
+    """A good status that does not say that the response was deleted leaves open what happened."""
+    httpx2_mock.delete(f"{URL}/{ID}").mock(Response(200, content=content))
+    trouble = await trouble_of(remote, "delete")
+    assert (trouble.kind, trouble.failure.code) == (Trouble.UNCLEAR, "bad_answer")
 
 
 # --- what comes back as news --------------------------------------------------------------------------------
@@ -347,6 +400,33 @@ async def test_answer_is_the_text_of_the_output(
 async def test_usage(httpx2_mock: respx.Router, remote: ResponsesRemote, usage: Any, expected: Usage | None) -> None:
     """Usage is read where there is one; figures that are missing or odd count as 0."""
     assert (await looked(httpx2_mock, remote, body("completed", usage=usage))).usage == expected
+
+
+@pytest.mark.parametrize("odd", [-1, 2**53, 10**4000, 1.5])
+async def test_figures_that_cannot_be_count_as_0(httpx2_mock: respx.Router, remote: ResponsesRemote, odd: Any) -> None:
+    """A figure that no service bills, and that a store may not hold, is none."""
+    usage = {"input_tokens": odd, "output_tokens": 2**53 - 1}
+    assert (await looked(httpx2_mock, remote, body("completed", usage=usage))).usage == Usage(0, 2**53 - 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("o3-pro-2025-06-10", "o3-pro-2025-06-10"),
+        ("モデル 1", "モデル 1"),
+        ("m" * 200, "m" * 200),
+        *[(odd, None) for odd in (None, "", 5, ["o3-pro"], "m" * 201, "o3\npro", "o3\x1b[31m", "\ud800")],
+    ],
+)
+@pytest.mark.parametrize("call", ["create", "look"])
+async def test_model(
+    httpx2_mock: respx.Router, remote: ResponsesRemote, call: str, model: Any, expected: str | None
+) -> None:
+    """The model is told as the service calls it, where that is a printable text of moderate length."""
+    httpx2_mock.route().mock(Response(200, content=json.dumps(body(model=model))))
+    news = await CALLS[call](remote)
+    assert news is not None
+    assert news.model == expected
 
 
 @pytest.mark.parametrize(
@@ -544,10 +624,8 @@ async def test_look_believes_only_its_own_response(
             Failure("deployment_not_found", DEPLOYMENT_MISSING),
         ),
         (404, error("404", "Resource not found"), Trouble.MISSING, Failure("resource_not_found", "Resource not found")),
-        (404, error("not_found", RESPONSE_MISSING), Trouble.MISSING, Failure("lost", RESPONSE_MISSING)),
         (408, error("Timeout", "too slow"), Trouble.UNCLEAR, Failure("Timeout", "too slow")),
         (409, error("conflict", "already"), Trouble.REFUSED, Failure("conflict", "already")),
-        (410, error("gone", "expired"), Trouble.MISSING, Failure("lost", "expired")),
         (
             429,
             error("insufficient_quota", "You exceeded your current quota"),
@@ -575,6 +653,17 @@ async def test_row_of_the_error_table(
     trouble = await trouble_of(remote, call)
     assert (trouble.kind, trouble.failure, trouble.retry_after) == (kind, failure, None)
     assert route.call_count == 1
+
+
+@pytest.mark.parametrize("call", ["create", "look", "cancel"])
+@pytest.mark.parametrize(("status", "said"), [(404, RESPONSE_MISSING), (410, "expired")])
+async def test_missing_response_is_lost(
+    httpx2_mock: respx.Router, remote: ResponsesRemote, call: str, status: int, said: str
+) -> None:
+    """A response that the service says it does not have is lost, unlike a path that a gateway does not have."""
+    httpx2_mock.route().mock(Response(status, json=error("not_found", said)))
+    trouble = await trouble_of(remote, call)
+    assert (trouble.kind, trouble.failure) == (Trouble.MISSING, Failure("lost", said))
 
 
 @pytest.mark.parametrize(

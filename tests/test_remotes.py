@@ -100,11 +100,16 @@ class Real(Service):
         call, response_id = {
             "responses": ("create", f"resp_{len(self._words) + 1}"),
             "cancel": ("cancel", last),
-        }.get(tail, ("look", tail))
+        }.get(tail, ("delete" if request.method == "DELETE" else "look", tail))
         if call in self._throttled:
             self._throttled.remove(call)
             return httpx2.Response(429, json=error("429", "quota"), headers={"retry-after": "7"})
         word = self._words.setdefault(response_id, "")
+        if word == "deleted":
+            return httpx2.Response(404, json=error(None, f"Response with id '{response_id}' not found."))
+        if call == "delete":
+            self._words[response_id] = "deleted"
+            return httpx2.Response(200, json={"id": response_id, "object": "response", "deleted": True})
         if call == "cancel" and self._word != "completed":
             self._words[response_id] = word = "cancelled"
         return httpx2.Response(200, content=json.dumps(self._body(response_id, word or self._word)))
@@ -191,7 +196,21 @@ async def test_cancel_of_an_ended_response_is_too_late(service: Service) -> None
     assert (await service.remote.look(response_id)).event is Event.ANSWERED
 
 
-@pytest.mark.parametrize("call", ["create", "look", "cancel"])
+@pytest.mark.parametrize("word", ["queued", "in_progress", "completed"])
+async def test_deleted_response_is_lost(service: Service, word: str) -> None:
+    """A deleted response is lost to every look and cancel after it; another is not; a second delete harms nothing."""
+    one, two = await created(service), await created(service)
+    service.say(word)
+    await service.remote.delete(one)
+    await service.remote.delete(one)
+    for call in (service.remote.look, service.remote.cancel):
+        with pytest.raises(RemoteTrouble) as caught:
+            await call(one)
+        assert (caught.value.kind, caught.value.failure.code) == (Trouble.MISSING, "lost")
+    assert (await service.remote.look(two)).response_id == two
+
+
+@pytest.mark.parametrize("call", ["create", "look", "cancel", "delete"])
 async def test_refusal_is_trouble_and_the_next_call_works(service: Service, call: str) -> None:
     """A 429 is trouble of its kind, with the pause that was asked for, and spoils nothing that comes after it."""
     response_id = await created(service)
@@ -199,6 +218,7 @@ async def test_refusal_is_trouble_and_the_next_call_works(service: Service, call
         "create": lambda: created(service),
         "look": lambda: service.remote.look(response_id),
         "cancel": lambda: service.remote.cancel(response_id),
+        "delete": lambda: service.remote.delete(response_id),
     }
     service.throttle(call)
     with pytest.raises(RemoteTrouble) as caught:

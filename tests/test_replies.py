@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,12 +84,25 @@ def test_result_of_a_job_under_way(status: JobStatus, language: Language, error:
 
 
 @BOTH
-@pytest.mark.parametrize(("answer", "response"), [("because", "because"), ("", ""), (None, "")])
-def test_result_of_a_completed_job(language: Language, answer: str | None, response: str) -> None:
+@pytest.mark.parametrize("answer", ["because", ""])
+def test_result_of_a_completed_job(language: Language, answer: str) -> None:
     """The result of a completed job always has its response, an empty one too."""
     assert _replies.result(record(JobStatus.COMPLETED, answer=answer), NOW, language) == {
         "success": True,
-        "response": response,
+        "response": answer,
+        "status": "completed",
+        "total_time": 20.0,
+        "question": "Why?",
+        "effort": "high",
+    }
+
+
+@pytest.mark.parametrize(("language", "error"), [("ja", JA["answer_not_here"]), ("en", EN["answer_not_here"])])
+def test_result_of_a_job_whose_answer_is_not_here(language: Language, error: str) -> None:
+    """A completed job whose answer was not kept, and cannot be had, says so and stays completed."""
+    assert _replies.result(record(JobStatus.COMPLETED, answer=None), NOW, language) == {
+        "success": False,
+        "error": error,
         "status": "completed",
         "total_time": 20.0,
         "question": "Why?",
@@ -139,6 +153,19 @@ def test_listed(status: JobStatus) -> None:
     }
 
 
+@pytest.mark.parametrize(("language", "says"), [("ja", "attach('resp_1')"), ("en", "take it up with attach('resp_1')")])
+def test_an_uncertain_job_whose_id_is_known_says_so(language: Language, says: str) -> None:
+    """Nobody is told to ask again for what runs at the service."""
+    job = record(JobStatus.FAILED, failure=Failure("submission_uncertain"))
+    assert says in str(_replies.error_of(replace(job, response_id="resp_1"), language))
+    assert "attach" not in str(_replies.error_of(job, language))
+
+
+def test_removed() -> None:
+    """A removed job answers its id and the status in which it had ended."""
+    assert _replies.removed(record(JobStatus.FAILED)) == {"success": True, "job_id": "job-1", "status": "failed"}
+
+
 def test_cancelled() -> None:
     """A cancelled job answers success, its id, `cancelled`, the question and the effort."""
     assert _replies.cancelled(record(JobStatus.CANCELLED)) == {
@@ -161,7 +188,7 @@ def test_cancelled() -> None:
 )
 def test_left_alone(sentence: str, language: Language, error: str) -> None:
     """A job that could not be cancelled, or removed, answers exactly why, its id and its status."""
-    assert _replies.left_alone(record(JobStatus.COMPLETED), sentence, language) == {
+    assert _replies.left_alone(record(JobStatus.COMPLETED), language, sentence) == {
         "success": False,
         "error": error,
         "job_id": "job-1",
@@ -179,6 +206,6 @@ def test_statuses_are_plain_words(status: JobStatus) -> None:
         _replies.result(job, NOW, "ja"),
         _replies.listed(job, NOW),
         _replies.cancelled(job),
-        _replies.left_alone(job, "not_finished", "ja"),
+        _replies.left_alone(job, "ja", "not_finished"),
     ]
     assert {type(reply["status"]) for reply in replies} == {str}

@@ -131,7 +131,7 @@ VERBS = ("start_background_task", "check_status", "get_result", "list_active_job
 def _account(o3pro_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of a user, whose account is the emulator; sleeps of the examples take a hundredth."""
     o3pro_emulator.set_knobs("seconds=0.2")
-    monkeypatch.setattr("o3pro_bg._face.Pace", lambda: QUICK)
+    monkeypatch.setattr("o3pro_bg._shared.Pace", lambda: QUICK)
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", o3pro_emulator.endpoint)
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", o3pro_emulator.api_key)
     sleep, asleep = time.sleep, asyncio.sleep

@@ -13,10 +13,21 @@ PACKAGE = Path(__file__).parent.parent / "o3pro_bg"
 
 # The rings, innermost first; a module imports from its own ring and from those before it.
 RINGS = (
-    ("errors", "_states", "_sentences", "_records", "_pacing", "_tokens", "_replies", "config", "_admission"),
-    ("_remote", "client", "_stores"),
-    ("_ends", "_ledger", "_shared", "_submission", "_life", "_engine", "_portal"),
-    ("job", "_face", "aio", "handler"),
+    (
+        "errors",
+        "_states",
+        "_sentences",
+        "_records",
+        "_pacing",
+        "_prices",
+        "_tokens",
+        "_replies",
+        "config",
+        "_admission",
+    ),
+    ("_remote", "client", "_stores", "_sqlite"),
+    ("_ends", "_ledger", "_shared", "_submission", "_late", "_life", "_engine", "_portal"),
+    ("job", "_view", "_face", "aio", "handler"),
     ("testing", "demo", "cli", "__main__", "emulator"),
 )
 READING_PATH = (
@@ -38,16 +49,21 @@ DOORS = {
     "openai": {"_remote", "client"},
     "httpx2": {"_remote", "client"},
     "azure": {"client"},
-    "sqlite3": set(),
-    "threading": {"_portal", "_stores"},
+    "sqlite3": {"_sqlite"},
+    "threading": {"_portal", "_stores", "_sqlite"},
     "asyncio": {"client", "_ends", "_ledger", "_life", "_engine", "_shared", "_submission", "_portal", "aio"},
 }
 PURE = {*RINGS[0]}
 
 
-def tree_of(name: str) -> ast.Module:
-    """Parse a module of the package."""
-    return ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+def files_of(name: str) -> list[Path]:
+    """Answer the files of a module, or of a folder of modules."""
+    return sorted((PACKAGE / name).glob("*.py")) or [PACKAGE / f"{name}.py"]
+
+
+def trees_of(name: str) -> list[ast.Module]:
+    """Parse a module of the package, or a folder of them."""
+    return [ast.parse(path.read_text(encoding="utf-8")) for path in files_of(name)]
 
 
 def imports_of(name: str) -> set[str]:
@@ -66,13 +82,14 @@ def imports_of(name: str) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(tree_of(name))
+    for tree in trees_of(name):
+        visit(tree)
     return found
 
 
 def own_imports_of(name: str) -> set[str]:
-    """Answer the modules of the package that this one imports when it runs."""
-    return {found.split(".")[1] for found in imports_of(name) if found.startswith("o3pro_bg.")}
+    """Answer the other modules of the package that this one imports when it runs."""
+    return {found.split(".")[1] for found in imports_of(name) if found.startswith("o3pro_bg.")} - {name}
 
 
 def code_lines(path: Path) -> int:
@@ -138,7 +155,8 @@ def test_statuses_are_moved_in_one_place() -> None:
     users = {
         name
         for name in CORE
-        for node in ast.walk(tree_of(name))
+        for tree in trees_of(name)
+        for node in ast.walk(tree)
         if isinstance(node, ast.Compare)
         for part in (node.left, *node.comparators)
         if isinstance(part, ast.Constant) and part.value in words
@@ -153,10 +171,10 @@ def test_modules_are_small(path: Path) -> None:
 
 
 def test_the_core_is_small() -> None:
-    """Rings 0 to 3 have at most 2,320 lines of code together."""
-    assert sum(code_lines(PACKAGE / f"{name}.py") for name in CORE) <= 2320
+    """Rings 0 to 3 have at most 4,150 lines of code together, a quarter of them for the store on disk."""
+    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 4150
 
 
 def test_the_reading_path_is_one_sitting() -> None:
-    """The path from the states to the handler has at most 980 lines of code."""
-    assert sum(code_lines(PACKAGE / f"{name}.py") for name in READING_PATH) <= 980
+    """The path from the states to the handler has at most 1,350 lines of code."""
+    assert sum(code_lines(path) for name in READING_PATH for path in files_of(name)) <= 1350

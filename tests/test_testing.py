@@ -168,6 +168,30 @@ async def test_a_fake_cancel_stops_what_has_not_ended() -> None:
     assert (await remote.look(second)).event is Event.ANSWERED
 
 
+@virtual
+async def test_a_fake_delete_leaves_nothing() -> None:
+    """A deleted response is missing to every look, except where the script says otherwise; others stay."""
+    remote = FakeRemote(seconds=10)
+    first, second = await created(remote), await created(remote)
+    refused = RemoteTrouble(Trouble.REFUSED, Failure("conflict"))
+    remote.script["delete"].append(refused)
+    with pytest.raises(RemoteTrouble) as caught:
+        await remote.delete(first)
+    assert caught.value is refused
+    assert (await remote.look(first)).event is Event.ACCEPTED
+    for unknown in (first, "resp_of_somebody_else"):
+        await remote.delete(unknown)
+        with pytest.raises(RemoteTrouble) as caught:
+            await remote.look(unknown)
+        assert caught.value.kind is Trouble.MISSING
+        assert caught.value.failure == Failure("lost", f"Response with id '{unknown}' not found.")
+    late = News(Event.ANSWERED, response_id=first, model="o3-pro-2025-06-10")
+    remote.script["look"].append(late)
+    assert await remote.look(first) is late
+    assert (await remote.look(second)).model is None
+    assert remote.counts["delete"] == 3
+
+
 @pytest.mark.parametrize("background", [True, False])
 @virtual
 async def test_a_script_says_what_the_next_calls_answer(background: bool) -> None:
@@ -190,7 +214,8 @@ async def test_a_script_says_what_the_next_calls_answer(background: bool) -> Non
     with pytest.raises(RemoteTrouble):
         await remote.cancel(response_id)
     await remote.cancel(response_id)
-    assert remote.counts == {"create": 3, "look": 3, "cancel": 2}
+    await remote.delete(response_id)  # of which the script says nothing
+    assert remote.counts == {"create": 3, "look": 3, "cancel": 2, "delete": 1}
 
 
 @virtual

@@ -1,0 +1,292 @@
+"""
+The thread that writes for all.
+
+Whoever wants something changed puts an operation into the inbox and gets a future. The writer takes everything that
+waits there, carries it out in one transaction, which costs one disk sync however much it holds, and then tells them
+all: while the disk syncs, the next transaction gathers. Between operations it looks what other processes did, and
+beats while there are jobs to be held.
+
+The connection to the file is known on this thread alone, so no other thread, and no forked process, can touch it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import Future, InvalidStateError
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from o3pro_bg._sqlite.jobfile import JobFile
+from o3pro_bg._sqlite.journal import Journal
+from o3pro_bg.errors import StoreError
+
+if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Callable, Collection
+
+    from o3pro_bg._sqlite.mirror import Mirror
+
+    Notice = weakref.WeakMethod[Callable[[Collection[str]], object]]
+
+log = logging.getLogger("o3pro_bg")
+
+T = TypeVar("T")
+
+_PULSE: Final = 0.2  # seconds between two looks at what other processes did
+
+
+class Operation(Generic[T]):
+    """
+    Something that the journal shall do, and the future of what comes of it.
+
+    Only an insert can be cancelled, before it is begun: then nobody wants the job. All else is done in any case.
+    """
+
+    def __init__(self, verb: Callable[..., T], *args: Any) -> None:
+        self.verb = verb
+        self.args = args
+        self.future: Future[T] = Future()
+        if verb is not Journal.insert:
+            self.future.set_running_or_notify_cancel()
+
+    def is_wanted(self) -> bool:
+        """Begin; False where it was cancelled."""
+        return self.future.running() or self.future.set_running_or_notify_cancel()
+
+    def run(self, journal: Journal) -> T | StoreError:
+        """Answer what the journal answers, or why this operation alone cannot be carried out."""
+        try:
+            return self.verb(journal, *self.args)
+        except StoreError:
+            raise
+        except ValueError:
+            return StoreError("the job holds something that is no JSON value, and cannot be written")
+        except Exception as exc:
+            return StoreError(f"the job cannot be written: internal error ({type(exc).__name__})")
+
+    def settle(self, outcome: T | StoreError) -> None:
+        """Tell who waits; what is settled already stays so."""
+        with suppress(InvalidStateError):
+            if isinstance(outcome, StoreError):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
+
+
+class Inbox:
+    """
+    Operations on their way to the writer.
+
+    Attributes:
+        why: Why it takes no more, or an empty string.
+    """
+
+    def __init__(self) -> None:
+        self.why = ""
+        self._queue: SimpleQueue[Operation[Any]] = SimpleQueue()
+        self._gate = RLock()  # whatever a signal or the garbage collector interrupts, may put something in
+
+    def put(self, operation: Operation[Any]) -> bool:
+        """Hand over an operation; False where it is too late."""
+        with self._gate:
+            if not self.why:
+                self._queue.put(operation)
+            return not self.why
+
+    def take(self, seconds: float) -> list[Operation[Any]]:
+        """Answer all that waits, up to a release; wait so many seconds for the first."""
+        taken: list[Operation[Any]] = []
+        with suppress(Empty):
+            taken.append(self._queue.get(timeout=seconds))
+            while taken[-1].verb is not Journal.release:
+                taken.append(self._queue.get_nowait())
+        return [operation for operation in taken if operation.is_wanted()]
+
+    def shut(self, why: str) -> None:
+        """Take no more, and refuse what waits."""
+        with self._gate:
+            self.why = why
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait().settle(StoreError(why))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    How a store is used.
+
+    Attributes:
+        path: The file.
+        owner: This store's name among the owners of jobs.
+        endpoint: The service whose free jobs are claimed.
+        keep_text: Whether questions and answers are written.
+        pace: Seconds between two beats.
+        busy: Seconds to wait for another process's transaction.
+    """
+
+    path: str
+    owner: str
+    endpoint: str
+    keep_text: bool
+    pace: float
+    busy: float
+
+
+def serve(
+    settings: Settings, inbox: Inbox, mirror: Mirror, notice: Notice, opened: Future[None], closed: Future[None]
+) -> None:
+    """
+    Open the file, work until a release is done, and close the file: what the thread runs.
+
+    Args:
+        settings: How the store is used.
+        inbox: Where the operations come from.
+        mirror: Where the records are shown.
+        notice: What to call, as long as it is there, with the ids of jobs that changed elsewhere.
+        opened: Is done once the mirror shows all jobs, or raises `StoreError`.
+        closed: Is done once the file is closed, and raises `StoreError` where something could not be written.
+    """
+    outcome: StoreError | None = None
+    try:
+        with closing(JobFile(settings.path, busy=settings.busy)) as file:
+            journal = Journal(
+                file, mirror, settings.owner, settings.endpoint, pace=settings.pace, keep_text=settings.keep_text
+            )
+            journal.open()
+            opened.set_result(None)
+            outcome = _Writer(settings, inbox, journal, notice).work()
+    except BaseException as exc:  # nobody above this could tell of it
+        outcome = _told(settings, exc)
+    inbox.shut(str(outcome or f"the job store {settings.path}: it is closed"))
+    if not opened.done():
+        opened.set_exception(outcome)
+        closed.set_result(None)
+    elif outcome is None:
+        closed.set_result(None)
+    else:
+        log.error("%s", outcome)
+        closed.set_exception(outcome)
+
+
+class _Writer:
+    """
+    Carries out what comes into the inbox.
+
+    What could not be written is kept, the newest state of each job, and tried again with whatever comes next, and
+    with every pulse: readers have seen it already.
+    """
+
+    def __init__(self, settings: Settings, inbox: Inbox, journal: Journal, notice: Notice) -> None:
+        self._settings = settings
+        self._inbox = inbox
+        self._journal = journal
+        self._notice = notice
+        self._unwritten: dict[str, Operation[Any]] = {}
+        self._is_troubled = False
+        self._pulse = min(_PULSE, settings.pace)
+        self._next_pulse = self._next_beat = time.monotonic()
+
+    def work(self) -> StoreError | None:
+        """Work until a release is done; answer what could not be written, if anything."""
+        while not self._turn():
+            self._tell()
+        if not self._unwritten:
+            return None
+        return StoreError(
+            f"the job store {self._settings.path}: the last news of {len(self._unwritten)} jobs could not be written"
+        )
+
+    def _turn(self) -> bool:
+        """Do what there is to do; tell whether it was the last."""
+        batch = self._inbox.take(max(0.0, self._next_pulse - time.monotonic()))
+        if batch:
+            self._carry_out(batch)
+            if batch[-1].verb is Journal.release:
+                return True
+        if time.monotonic() >= self._next_pulse:
+            self._look_around()
+            self._next_pulse = time.monotonic() + self._pulse
+        return False
+
+    def _look_around(self) -> None:
+        try:
+            with self._journal.glance():
+                pass
+            if self._unwritten:
+                self._carry_out([])
+            elif self._journal.awaits and time.monotonic() >= self._next_beat:
+                self._next_beat = time.monotonic() + self._settings.pace
+                self._journal.beat()
+                self._relax()
+        except StoreError as exc:
+            self._complain(exc)
+        self._journal.wipe()
+
+    def _carry_out(self, batch: list[Operation[Any]]) -> None:
+        is_read = bool(batch) and all(operation.verb is Journal.refresh for operation in batch)
+        batch = batch if is_read else [*self._unwritten.values(), *batch]
+        try:
+            with self._journal.glance() if is_read else self._journal.transaction():
+                outcomes = [operation.run(self._journal) for operation in batch]
+        except BaseException as exc:
+            error = _told(self._settings, exc)
+            self._complain(error)
+            for operation in batch:
+                self._keep(operation)
+                operation.settle(StoreError(str(error)))
+            if not isinstance(exc, Exception):
+                raise
+            return
+        if not is_read:
+            self._unwritten.clear()
+            self._relax()
+        for operation, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, StoreError) and operation.verb is Journal.replace:
+                self._show(operation)
+            operation.settle(outcome)
+
+    def _show(self, operation: Operation[Any]) -> bool:
+        """Show readers the news that could not be written; False where there is no such job."""
+        try:
+            return self._journal.keep(*operation.args)
+        except Exception:  # what is no record cannot be shown either
+            return False
+
+    def _keep(self, operation: Operation[Any]) -> None:
+        """Remember what was to be written of a job, which readers see from now on."""
+        if operation.verb is Journal.replace and self._show(operation):
+            job_id = operation.args[0].job_id
+        elif operation.verb is Journal.remove:
+            job_id = operation.args[0]
+        else:
+            return
+        self._unwritten[job_id] = operation
+
+    def _tell(self) -> None:
+        job_ids, notice = self._journal.take_news(), self._notice()
+        if job_ids and notice is not None:
+            try:
+                notice(job_ids)
+            except Exception as exc:
+                log.error("who was told of changes in the job store raised %s", type(exc).__name__)
+
+    def _complain(self, error: StoreError) -> None:
+        if not self._is_troubled:
+            self._is_troubled = True
+            log.warning("%s; it is tried again, and the jobs go on in memory", error)
+
+    def _relax(self) -> None:
+        if self._is_troubled:
+            self._is_troubled = False
+            log.info("the job store %s: all is written again", self._settings.path)
+
+
+def _told(settings: Settings, exc: BaseException) -> StoreError:
+    if isinstance(exc, StoreError):
+        return exc
+    return StoreError(f"the job store {settings.path}: internal error ({type(exc).__name__})")

@@ -1,0 +1,1032 @@
+"""The engine over a store that takes its time, fails, and is shared with other processes: in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from o3pro_bg._engine import CancelVerdict
+from o3pro_bg._ledger import outcome
+from o3pro_bg._records import Failure, JobRecord, JobRequest
+from o3pro_bg._states import JobStatus
+from o3pro_bg.errors import HandlerClosed, JobNotFound, StoreError
+from o3pro_bg.testing import Event, News, RemoteTrouble, Trouble, Usage, run_virtual
+
+from .virtual import RUNNING, Bench, Recorder, SlowStore, now, trouble, virtual
+
+ANSWERED = News(Event.ANSWERED, answer="text", usage=Usage(1, 2))
+DISK_FULL = StoreError("the disk is full")
+
+
+def bench_of(seconds: float = 1.0, remote: Recorder | None = None, **settings: Any) -> tuple[Bench, SlowStore]:
+    """Answer a bench on a store whose writes take so many seconds, and that store."""
+    store = SlowStore(seconds)
+    return Bench(remote, store=store, **settings), store
+
+
+# --- nobody is told before it is written ------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_result_is_written_before_anyone_is_told() -> None:
+    """Readers, waiters and callbacks learn of an end in the moment in which it is written."""
+    bench, _ = bench_of()
+    bench.enter()
+    called: list[float] = []
+    bench.ledger.when_ended("job", lambda _: called.append(now()))
+    bench.ledger.apply("job", ANSWERED)
+    assert not bench.record().status.is_terminal
+    newest = bench.ledger.newest("job")
+    assert newest is not None
+    assert newest.status is JobStatus.COMPLETED
+    record = await bench.ledger.wait("job")
+    await asyncio.sleep(0)
+    assert (now(), called) == (1, [1])
+    assert record is bench.record() is newest
+
+
+@virtual
+async def test_records_that_overtake_each_other_are_shown_in_their_order() -> None:
+    """A job that moves while its last move is still being written shows each, and ends with the newest."""
+    bench, _ = bench_of()
+    bench.enter()
+    bench.ledger.apply("job", RUNNING)
+    await asyncio.sleep(0.5)
+    bench.ledger.apply("job", ANSWERED)
+    await asyncio.sleep(0.6)
+    assert bench.record().status is JobStatus.RUNNING
+    await bench.ledger.settled("job")
+    assert bench.record().status is JobStatus.COMPLETED
+    assert now() == 1.5
+
+
+@virtual
+async def test_a_terminal_draft_is_not_moved_any_more() -> None:
+    """News that come while a result is being written do not change it."""
+    bench, _ = bench_of()
+    bench.enter()
+    bench.ledger.apply("job", ANSWERED)
+    bench.ledger.apply("job", News(Event.CANCELLED))
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
+
+
+@virtual
+async def test_a_result_that_cannot_be_written_is_told_from_memory() -> None:
+    """An answer is not held back by a full disk."""
+    bench, store = bench_of()
+    bench.enter()
+    store.trouble = DISK_FULL
+    bench.ledger.apply("job", ANSWERED)
+    assert (await bench.ledger.wait("job")).answer == "text"
+
+
+@virtual
+async def test_a_waiter_that_is_cancelled_leaves_the_write_alone() -> None:
+    """Whoever waits for the store may go; what was to be written is."""
+    bench, _ = bench_of()
+    bench.enter()
+    waiter = asyncio.create_task(outcome(bench.ledger.note("job", waiting="connection")))
+    await asyncio.sleep(0.5)
+    waiter.cancel()
+    await asyncio.wait([waiter])
+    await bench.ledger.settled("job")
+    assert bench.record().waiting == "connection"
+
+
+def test_a_write_that_ends_after_the_loop_tells_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """A store that outlives the loop harms nothing."""
+    written: Future[bool] = Future()
+
+    async def main() -> None:
+        bench, store = bench_of()
+        bench.enter()
+        store.replace = lambda record: written  # type: ignore[method-assign]
+        bench.ledger.apply("job", ANSWERED)
+
+    run_virtual(main)
+    written.set_result(True)
+    assert not caplog.records, "the callback of a future logs what it raises"
+
+
+# --- a job that another process holds ---------------------------------------------------------------------------
+
+
+@virtual
+async def test_what_another_process_wrote_wins() -> None:
+    """A record that is written where the job is held elsewhere is dropped, and the truth is told."""
+    bench, store = bench_of()
+    record = bench.enter()
+    waiter = asyncio.create_task(bench.ledger.wait("job"))
+    await asyncio.sleep(0)
+    bench.ledger.apply("job", News(Event.CANCELLED))
+    store.elsewhere.add("job")
+    store._records["job"] = replace(record, status=JobStatus.COMPLETED, answer="theirs", ended=0.5)
+    assert (await waiter).answer == "theirs"
+    assert bench.ledger.newest("job") is bench.record()
+
+
+@virtual
+async def test_an_end_in_another_process_is_told_here() -> None:
+    """Waiters and callbacks learn of an end that another process saw."""
+    bench, store = bench_of()
+    await bench.open()
+    record = bench.enter()
+    store.elsewhere.add("job")
+    waiter = asyncio.create_task(bench.ledger.wait("job"))
+    await asyncio.sleep(0)
+    store.put(replace(record, status=JobStatus.COMPLETED, answer="theirs", ended=1.0))
+    assert (await waiter).answer == "theirs"
+
+
+@virtual
+async def test_a_job_that_was_removed_elsewhere_wakes_who_waits() -> None:
+    """Whoever waits for a job that ends and is removed in another process is told that there is none."""
+    bench, store = bench_of()
+    await bench.open()
+    bench.enter()
+    waiter = asyncio.create_task(bench.ledger.wait("job"))
+    ends = await bench.ledger.ends_of(["job"])
+    ended: list[str] = []
+    bench.engine.when_ended("job", lambda: ended.append("job"))
+    await asyncio.sleep(0)
+    del store._records["job"]
+    store.tell("job")
+    with pytest.raises(JobNotFound):
+        await waiter
+    assert await anext(ends) == ("job", None)
+    assert ended == ["job"]
+
+
+@virtual
+async def test_ended_jobs_of_the_file_are_let_go_oldest_first() -> None:
+    """`retain` counts the jobs that had ended before, and those that end in other processes."""
+    bench, store = bench_of(retain=2)
+    for number in (3, 1, 2):
+        bench.enter(f"job{number}", status=JobStatus.COMPLETED, ended=float(number))
+    bench.enter("open")
+    await bench.open()
+    assert {*store._records} == {"job2", "job3", "open"}
+    store.put(replace(bench.record("open"), status=JobStatus.COMPLETED, ended=4.0))
+    await asyncio.sleep(0)
+    assert {*store._records} == {"job3", "open"}
+    store.tell("open")
+    await asyncio.sleep(0)
+    assert {*store._records} == {"job3", "open"}, "a job that is told of twice counts once"
+
+
+@virtual
+async def test_ended_jobs_of_the_file_are_let_go_at_their_age() -> None:
+    """`retain` as an age counts from the end of a job, not from the opening of the store."""
+    bench, store = bench_of(retain=timedelta(seconds=100))
+    await asyncio.sleep(80)
+    bench.enter("old", status=JobStatus.COMPLETED, started=0.0, ended=20.0)
+    bench.enter("older", status=JobStatus.COMPLETED, started=-500.0, ended=-400.0)
+    await bench.open()
+    await asyncio.sleep(1)
+    assert {*store._records} == {"old"}
+    await asyncio.sleep(40)
+    assert not store._records
+
+
+# --- the create -------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_create_leaves_after_it_was_written_down() -> None:
+    """That a create leaves is written before it does, the response id before the first look."""
+    bench, store = bench_of()
+    bench.start()
+    await asyncio.sleep(2.5)
+    assert bench.remote.times("create") == [1]
+    record = bench.record()
+    assert (record.sent_at is not None, record.response_id) == (True, "resp_fake_1")
+    assert [at for at, verb, _ in store.written if verb == "replace"] == [1, 2]
+    await bench.end()
+    assert bench.remote.times("look")[0] >= 2
+
+
+@virtual
+async def test_a_create_that_cannot_be_written_down_waits() -> None:
+    """While the store is in trouble nothing is sent, and the job says why; then it is sent once."""
+    bench, store = bench_of(seconds=0.1)
+    store.trouble = DISK_FULL
+    bench.start()
+    await asyncio.sleep(600)
+    assert (bench.record().waiting, bench.remote.counts["create"]) == ("store", 0)
+    store.trouble = None
+    assert (await bench.end()).status is JobStatus.COMPLETED
+    assert bench.remote.counts["create"] == 1
+
+
+@virtual
+async def test_a_job_that_is_taken_over_meanwhile_is_not_sent() -> None:
+    """Whoever learns, as he writes down that the create leaves, that the job is not his, does not send it."""
+    bench, store = bench_of()
+    task = bench.start()
+    await asyncio.sleep(0.5)
+    store.elsewhere.add("job")
+    await asyncio.wait([task])
+    assert bench.remote.counts["create"] == 0
+    assert not bench.record().status.is_terminal
+
+
+@virtual
+@pytest.mark.parametrize("kind", [Trouble.THROTTLED, Trouble.UNSENT])
+async def test_a_create_that_never_arrived_is_unsent_again(kind: Trouble) -> None:
+    """While a job waits to be sent again, the file does not say that it may have arrived."""
+    bench, _ = bench_of(seconds=0.01)
+    bench.remote.script["create"] = [trouble(kind, after=50)] * 9
+    bench.start()
+    await asyncio.sleep(0.3)
+    assert bench.record().waiting
+    assert bench.record().sent_at is None
+
+
+@virtual
+async def test_an_uncertain_create_stays_sent_while_it_is_repeated() -> None:
+    """A job that may have arrived once is never shown as unsent again."""
+    bench, _ = bench_of(seconds=0.01, resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR), trouble(Trouble.THROTTLED, after=50)]
+    bench.start()
+    await asyncio.sleep(5)
+    assert bench.record().waiting == "rate_limit"
+    assert bench.record().sent_at is not None
+
+
+# --- taken up ---------------------------------------------------------------------------------------------------
+
+
+async def taken_up(*, resubmit_uncertain: bool = False, **facts: Any) -> tuple[Bench, SlowStore]:
+    """Answer a bench that has opened a store with such a job of a former process, and was told that it holds it."""
+    bench, store = bench_of(seconds=0.01, resubmit_uncertain=resubmit_uncertain)
+    bench.enter(**facts)
+    await bench.open()
+    store.tell("job")
+    return bench, store
+
+
+@virtual
+async def test_a_job_with_a_response_is_only_watched() -> None:
+    """A job that is taken up is looked at soon, never created, and tells its end once."""
+    bench, _ = await taken_up(response_id="resp_1", sent_at=1.0)
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
+    await asyncio.sleep(0)
+    assert bench.remote.counts["create"] == 0
+    assert bench.remote.times("look")[0] < 2.2
+    assert bench.ended == ["job"]
+
+
+@virtual
+async def test_a_job_that_never_left_is_sent() -> None:
+    """A job whose intent alone was written is created, once."""
+    bench, _ = await taken_up()
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
+    assert bench.remote.counts["create"] == 1
+
+
+@virtual
+async def test_a_job_that_may_have_left_is_not_sent_again() -> None:
+    """A job whose create may have arrived fails, and nothing is sent."""
+    bench, _ = await taken_up(sent_at=1.0)
+    record = await bench.ledger.wait("job")
+    assert record.failure is not None
+    assert record.failure.code == "submission_uncertain"
+    assert not bench.remote.counts
+
+
+@virtual
+@pytest.mark.parametrize("resubmit_uncertain", [False, True])
+async def test_a_former_process_may_tell_the_id_after_all(resubmit_uncertain: bool) -> None:
+    """A job that may have left waits half a minute for its former process, which may only have been stalled."""
+    bench, store = await taken_up(sent_at=1.0, resubmit_uncertain=resubmit_uncertain)
+    await asyncio.sleep(20)
+    assert (bench.record().waiting, bench.record().status) == ("uncertain", JobStatus.STARTED)
+    store.tell("job")
+    await asyncio.sleep(1)
+    store.put(replace(bench.record(), response_id="resp_1"))
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
+    assert bench.remote.counts["create"] == 0
+
+
+@virtual
+async def test_a_job_that_is_listened_for_can_be_cancelled() -> None:
+    """A cancel of a job that may have left does not claim that nothing runs: it fails as uncertain at once."""
+    bench, _ = await taken_up(sent_at=1.0)
+    await asyncio.sleep(10)
+    assert await bench.engine.cancel("job") is CancelVerdict.TOO_LATE
+    record = bench.record()
+    assert record.failure is not None
+    assert record.failure.code == "submission_uncertain"
+    assert now() < 11
+
+
+@virtual
+@pytest.mark.parametrize("end", ["close", "take over", "cancel the task"])
+async def test_whoever_listens_may_go(end: str) -> None:
+    """A process that ends, or is itself taken for dead, while it listens leaves the job as it is."""
+    bench, store = await taken_up(sent_at=1.0)
+    await asyncio.sleep(10)
+    if end == "close":
+        await bench.engine.close(5)
+    elif end == "take over":
+        store.elsewhere.add("job")
+        store.tell("job")
+    else:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+    await asyncio.sleep(100)
+    record = bench.record()
+    assert (record.status, record.sent_at) == (JobStatus.STARTED, 1.0)
+
+
+@virtual
+async def test_a_job_that_may_have_left_is_sent_again_where_the_user_allows_it() -> None:
+    """With `resubmit_uncertain` such a job is created."""
+    bench, _ = await taken_up(sent_at=1.0, resubmit_uncertain=True)
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
+    assert bench.remote.counts["create"] == 1
+
+
+@virtual
+@pytest.mark.parametrize("sent_at", [None, 1.0])
+async def test_a_job_without_its_text_cannot_be_sent(sent_at: float | None) -> None:
+    """Of a question nothing but its hash is left: the job fails and says so, or that it may have left."""
+    request = JobRequest("sha256:0", "low", is_whole=False)
+    bench, _ = await taken_up(request=request, sent_at=sent_at, resubmit_uncertain=True)
+    record = await bench.ledger.wait("job")
+    assert record.failure is not None
+    assert record.failure.code == ("text_not_kept" if sent_at is None else "submission_uncertain")
+    assert not bench.remote.counts
+
+
+@virtual
+async def test_a_cancel_that_its_process_did_not_live_to_see_is_carried_out() -> None:
+    """A job that was to be cancelled is cancelled by whoever takes it up: at the service where it left."""
+    bench, _ = await taken_up(response_id="resp_1", cancel_requested_at=5.0)
+    assert (await bench.ledger.wait("job")).status is JobStatus.CANCELLED
+    assert bench.remote.counts["cancel"] == 1
+    bench, _ = await taken_up(cancel_requested_at=5.0)
+    assert (await bench.ledger.wait("job")).status is JobStatus.CANCELLED
+    assert not bench.remote.counts
+
+
+@virtual
+async def test_a_job_that_ended_in_time_is_no_late_one() -> None:
+    """The deadline that passed while no process lived the job does not undo an answer that came before."""
+    bench, _ = await taken_up(response_id="resp_1", started=-500.0, timeout=100)
+    bench.remote.seconds = 0
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
+
+
+@virtual
+async def test_a_job_that_is_late_and_runs_is_cancelled() -> None:
+    """A job that still runs after a deadline that passed meanwhile fails at the first look, and is cancelled."""
+    bench, _ = await taken_up(response_id="resp_1", started=-500.0, timeout=100)
+    record = await bench.ledger.wait("job")
+    assert record.failure == Failure("deadline")
+    await asyncio.sleep(10)
+    assert bench.remote.counts == {"look": 2, "cancel": 1}
+
+
+@virtual
+@pytest.mark.parametrize("facts", [{"response_id": "resp_1"}, {}])
+async def test_a_job_waits_for_a_client(facts: dict[str, Any]) -> None:
+    """Without a client a new job fails, and one of a former process waits until there is one."""
+    remote = Recorder()
+    clients: list[Recorder] = []
+
+    async def connect() -> Recorder:
+        if not clients:
+            raise trouble(Trouble.REFUSED, "client")
+        return remote
+
+    bench, store = bench_of(0.01, remote, connect=connect)
+    bench.enter(**facts)
+    await bench.open()
+    store.tell("job")
+    await asyncio.sleep(300)
+    assert (bench.record().waiting, bench.record().status) == ("connection", JobStatus.STARTED)
+    bench.start("new")
+    assert (await bench.end("new")).failure == Failure("client", "detail")
+    clients.append(remote)
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
+
+
+@virtual
+async def test_a_job_that_waits_for_a_client_is_let_go() -> None:
+    """Neither a close nor another process that takes the job over fails it."""
+
+    async def connect() -> Recorder:
+        raise trouble(Trouble.REFUSED, "client")
+
+    for end in ("close", "take over"):
+        bench, store = bench_of(0.01, connect=connect)
+        bench.enter(response_id="resp_1")
+        await bench.open()
+        store.tell("job")
+        await asyncio.sleep(300)
+        before = now()
+        if end == "close":
+            await bench.engine.close(5)
+        else:
+            store.elsewhere.add("job")
+            store.tell("job")
+        await asyncio.sleep(0.1)
+        assert now() - before < 1
+        assert len(asyncio.all_tasks()) == 1
+        assert not bench.record().status.is_terminal
+
+
+@virtual
+async def test_many_jobs_are_not_looked_at_together() -> None:
+    """The first looks at jobs that are taken up at once are spread over two seconds."""
+    bench, store = bench_of(seconds=0.01)
+    ids = [f"job{number}" for number in range(500)]
+    for job_id in ids:
+        bench.enter(job_id, response_id=f"resp_{job_id}")
+    await bench.open()
+    store.tell(*ids)
+    await asyncio.sleep(2.5)
+    first = bench.remote.times("look")[:500]
+    assert len(first) == 500
+    assert max(first) - min(first) > 1
+    assert max(first) < 2.2
+
+
+@virtual
+async def test_a_closing_engine_takes_nothing_up() -> None:
+    """What is noticed while the engine closes is left to others."""
+    bench, store = bench_of(seconds=0.01)
+    bench.enter(response_id="resp_1")
+    await bench.open()
+    await bench.engine.close(1)
+    store.tell("job")
+    await asyncio.sleep(100)
+    assert not bench.remote.counts
+
+
+# --- taken over -------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_job_that_is_taken_over_is_left_alone() -> None:
+    """From the moment in which another process holds a job it is not looked at here, and its record stays."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    task = bench.start()
+    await asyncio.sleep(10)
+    looks = bench.remote.counts["look"]
+    store.elsewhere.add("job")
+    store.tell("job")
+    await asyncio.wait([task])
+    assert now() < 10.1
+    assert bench.remote.counts["look"] == looks
+    assert bench.record().status is JobStatus.RUNNING
+
+
+@virtual
+async def test_a_look_on_its_way_is_the_last_one() -> None:
+    """A job that is taken over during a look is not looked at again."""
+    bench, store = bench_of(seconds=0.01, remote=Recorder(latency=5.0))
+    await bench.open()
+    task = bench.start(response_id="resp_1")
+    await asyncio.sleep(3)
+    assert bench.remote.counts["look"] == 1
+    store.elsewhere.add("job")
+    store.tell("job")
+    await asyncio.wait([task])
+    assert bench.remote.counts["look"] == 1
+
+
+@virtual
+async def test_a_create_on_its_way_still_brings_its_id() -> None:
+    """A job that is taken over during its create is not cancelled: the id is booked, and another process watches."""
+    bench, store = bench_of(seconds=0.01, remote=Recorder(latency=5.0))
+    await bench.open()
+    task = bench.start()
+    await asyncio.sleep(3)
+    booked: list[str | None] = []
+    keep = store.replace
+
+    def noting(record: JobRecord) -> Future[bool]:
+        booked.append(record.response_id)
+        return keep(record)
+
+    store.replace = noting  # type: ignore[method-assign]
+    store.elsewhere.add("job")
+    store.tell("job")
+    await asyncio.wait([task])
+    assert booked == ["resp_fake_1"]
+    assert bench.remote.counts == {"create": 1}
+
+
+@virtual
+async def test_a_job_that_waits_to_be_sent_is_given_up_at_once() -> None:
+    """A job that is taken over before its create left is not sent."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    bench.remote.script["create"] = [trouble(Trouble.THROTTLED, after=50)]
+    task = bench.start()
+    await asyncio.sleep(10)
+    store.elsewhere.add("job")
+    store.tell("job")
+    await asyncio.wait([task])
+    assert now() < 10.1
+    assert bench.remote.counts == {"create": 1}
+    assert not bench.record().status.is_terminal
+
+
+@virtual
+async def test_a_job_that_comes_back_is_lived_again() -> None:
+    """A job that is taken over, and comes back before its last look is answered, is watched by a new life alone."""
+    bench, store = bench_of(seconds=0.01, remote=Recorder(latency=5.0, seconds=300))
+    await bench.open()
+    first = bench.start(response_id="resp_1")
+    await asyncio.sleep(3)
+    store.elsewhere.add("job")
+    store.tell("job")
+    await asyncio.sleep(0.1)
+    store.elsewhere.clear()
+    store.tell("job")
+    store.tell("job")
+    await asyncio.sleep(10)
+    assert first.done()
+    assert bench.remote.max_in_flight == 2
+    bench.remote.max_in_flight = 0
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
+    assert bench.remote.max_in_flight == 1
+    assert bench.remote.counts["create"] == 0
+
+
+@virtual
+async def test_whoever_lives_a_job_to_its_end_calls_back() -> None:
+    """A job that was taken over calls nobody back here, whatever is seen of it first; one that came back does."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    called: list[str] = []
+    for name in ("lost", "ended", "looked at", "back"):
+        bench.enter(name, response_id=f"resp_{name}")
+        bench.tasks[name] = asyncio.create_task(bench.engine.run(name, lambda name=name: called.append(name)))  # type: ignore[misc]
+    await asyncio.sleep(3)
+    store.elsewhere |= {"lost", "ended", "looked at", "back"}
+    store.tell("lost", "back")
+    await asyncio.sleep(1)
+    bench.ledger.apply("looked at", ANSWERED)  # what a sleeper who wakes up learns, is refused by the store
+    store._records["looked at"] = replace(bench.record("looked at"), status=JobStatus.COMPLETED, ended=now())
+    for name in ("lost", "ended"):
+        store.put(replace(bench.record(name), status=JobStatus.COMPLETED, answer="theirs", ended=now()))
+    store.elsewhere.remove("back")
+    store.tell("back")
+    await bench.ledger.wait("back")
+    await asyncio.sleep(1)
+    assert (called, bench.ended) == ([], ["back"])
+    assert not bench.engine._take_backs
+
+
+@virtual
+async def test_a_job_that_was_lost_before_its_run_began_is_left_alone() -> None:
+    """A run that comes too late, after another process has taken the job over, asks nothing of the service."""
+    bench, store = bench_of(seconds=0.01)
+    bench.enter(response_id="resp_1")
+    store.elsewhere.add("job")
+    await bench.engine.run("job")
+    assert not bench.remote.counts
+
+
+@virtual
+async def test_a_job_is_run_once() -> None:
+    """A job of which others tell before its run has begun is not run by that; nor is one that is told of twice."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    bench.engine.expected.add("job")
+    bench.enter()
+    store.put(replace(bench.record(), cancel_requested_at=1.0))
+    store.tell("job")
+    await asyncio.sleep(100)
+    assert not bench.remote.counts
+    await bench.engine.run("job")
+    assert bench.record().status is JobStatus.CANCELLED, "what was wished meanwhile is seen"
+    bench.enter("taken up")
+    store.tell("taken up")
+    store.tell("taken up")
+    assert (await bench.ledger.wait("taken up")).status is JobStatus.COMPLETED
+    assert bench.remote.counts["create"] == 1
+
+
+@virtual
+async def test_a_job_may_be_cancelled_before_it_is_taken_up() -> None:
+    """A cancel that comes between the opening and the first step of a job is carried out."""
+    bench, store = bench_of(seconds=0.01)
+    bench.enter(response_id="resp_1")
+    await bench.open()
+    cancel = asyncio.create_task(bench.engine.cancel("job"))
+    await asyncio.sleep(0)
+    store.tell("job")
+    assert await cancel is CancelVerdict.CONFIRMED
+
+
+@virtual
+async def test_a_job_that_comes_here_as_it_is_cancelled_is_cancelled() -> None:
+    """A job that changes hands between the wish and its being written is cancelled by whoever holds it then."""
+    bench, store = bench_of()
+    await bench.open()
+    bench.enter(response_id="resp_1")
+    store.elsewhere.add("job")
+    cancel = asyncio.create_task(bench.engine.cancel("job"))
+    await asyncio.sleep(0.5)
+    store.elsewhere.clear()
+    store.tell("job")
+    assert await cancel is CancelVerdict.CONFIRMED
+
+
+@virtual
+async def test_news_of_a_job_that_nobody_lives_here_are_just_seen() -> None:
+    """A job of another process that moves there starts nothing here."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    record = bench.enter()
+    store.elsewhere.add("job")
+    store.put(replace(record, status=JobStatus.RUNNING))
+    await asyncio.sleep(100)
+    assert not bench.remote.counts
+    assert bench.record().status is JobStatus.RUNNING
+
+
+# --- cancels across processes -----------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_cancel_is_left_to_who_holds_the_job() -> None:
+    """A cancel of another process's job is a wish in the store; the service is not asked from here."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    bench.enter(response_id="resp_1")
+    store.elsewhere.add("job")
+    cancel = asyncio.create_task(bench.engine.cancel("job"))
+    await asyncio.sleep(1)
+    assert bench.record().cancel_requested_at is not None
+    store.put(replace(bench.record(), status=JobStatus.CANCELLED, ended=1.0))
+    assert await cancel is CancelVerdict.CONFIRMED
+    assert not bench.remote.counts
+
+
+@virtual
+async def test_a_refusal_reaches_the_process_that_asked() -> None:
+    """A wish to cancel that the holder withdraws was refused; other news of the job are no answer."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    record = bench.enter(response_id="resp_1")
+    store.elsewhere.add("job")
+    cancel = asyncio.create_task(bench.engine.cancel("job"))
+    await asyncio.sleep(1)
+    store.put(replace(bench.record(), status=JobStatus.RUNNING))
+    await asyncio.sleep(1)
+    assert not cancel.done()
+    store.put(replace(record, status=JobStatus.RUNNING))
+    assert await cancel is CancelVerdict.REFUSED
+
+
+@virtual
+async def test_a_wish_that_cannot_be_written_raises() -> None:
+    """A cancel of another process's job needs the store, and says so where that fails."""
+    bench, store = bench_of(seconds=0.01)
+    bench.enter(response_id="resp_1")
+    store.elsewhere.add("job")
+    store.trouble = DISK_FULL
+    with pytest.raises(StoreError, match="disk is full"):
+        await bench.engine.cancel("job")
+
+
+@virtual
+async def test_the_holder_carries_out_what_others_wish() -> None:
+    """A wish of another process is carried out once, however often the job is told of."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    bench.start(response_id="resp_1")
+    await asyncio.sleep(10)
+    bench.remote.latency = 1.0
+    for _ in range(3):
+        store.put(replace(bench.record(), cancel_requested_at=10.0))
+    assert (await bench.ledger.wait("job")).status is JobStatus.CANCELLED
+    assert bench.remote.counts["cancel"] == 1
+
+
+@virtual
+async def test_the_holder_withdraws_what_the_service_refuses() -> None:
+    """A wish that the service refuses stands no longer, so that whoever wished learns of it."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    bench.remote.script["cancel"] = [trouble(Trouble.REFUSED)]
+    bench.start(response_id="resp_1")
+    await asyncio.sleep(10)
+    store.put(replace(bench.record(), cancel_requested_at=10.0))
+    await asyncio.sleep(2)
+    assert bench.record().cancel_requested_at is None
+    assert not bench.record().status.is_terminal
+
+
+@virtual
+async def test_a_cancel_that_a_crash_would_undo_is_not_confirmed() -> None:
+    """A job that was not sent is cancelled here, but where that cannot be written the caller hears of it."""
+    bench, store = bench_of(seconds=0.01, max_concurrency=1)
+    bench.start("sent")
+    await asyncio.sleep(10)
+    bench.start("unsent")
+    await asyncio.sleep(1)
+    store.trouble = DISK_FULL
+    with pytest.raises(StoreError, match="disk is full"):
+        await bench.engine.cancel("unsent")
+    assert bench.record("unsent").status is JobStatus.CANCELLED
+    assert await bench.engine.cancel("sent") is CancelVerdict.CONFIRMED, "that the service keeps it cancelled is enough"
+
+
+@virtual
+async def test_a_cancel_while_the_result_is_written_is_too_late() -> None:
+    """A job whose end is being written has ended."""
+    bench, _ = bench_of()
+    bench.enter()
+    bench.ledger.apply("job", ANSWERED)
+    assert await bench.engine.cancel("job") is CancelVerdict.TOO_LATE
+    assert now() >= 1
+
+
+# --- close ------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_close_leaves_all_jobs_to_the_next_process() -> None:
+    """Jobs at the service run on there, unsent ones stay unsent, and the store is closed after them."""
+    bench, store = bench_of(seconds=0.01, max_concurrency=1)
+    await bench.open()
+    bench.start("sent")
+    await asyncio.sleep(10)
+    bench.start("unsent")
+    await asyncio.sleep(1)
+    await bench.engine.close(5)
+    assert (bench.record("sent").status, bench.record("unsent").status) == (JobStatus.RUNNING, JobStatus.STARTED)
+    assert (bench.record("unsent").sent_at, bench.remote.counts["cancel"]) == (None, 0)
+    assert store.is_closed
+    assert store.written[-1][1] == "close"
+
+
+@virtual
+async def test_close_takes_a_create_back_that_was_about_to_leave() -> None:
+    """A create that was written down and did not leave is not taken for one that may have arrived."""
+    bench, _ = bench_of()
+    bench.start()
+    await asyncio.sleep(0.5)
+    await bench.engine.close(5)
+    assert bench.remote.counts["create"] == 0
+    assert bench.record().sent_at is None
+    assert not bench.record().status.is_terminal
+
+
+@virtual
+async def test_close_during_a_create_that_never_arrives() -> None:
+    """A create that turns out not to have arrived while the engine closes is left to the next process."""
+    bench, _ = bench_of(seconds=0.01, remote=Recorder(latency=1.0))
+    bench.remote.script["create"] = [trouble(Trouble.UNSENT)]
+    bench.start()
+    await asyncio.sleep(0.5)
+    await bench.engine.close(5)
+    assert bench.record().sent_at is None
+    assert not bench.record().status.is_terminal
+
+
+@virtual
+async def test_close_can_cancel_with_a_store_too() -> None:
+    """With `on_close="cancel"` jobs are cancelled wherever they are."""
+    bench, _ = bench_of(seconds=0.01, cancel_on_close=True, max_concurrency=1)
+    bench.start("sent")
+    await asyncio.sleep(10)
+    bench.start("unsent")
+    await asyncio.sleep(1)
+    await bench.engine.close(5)
+    assert bench.record("sent").status is bench.record("unsent").status is JobStatus.CANCELLED
+    assert bench.remote.counts["cancel"] == 1
+
+
+@virtual
+async def test_a_cancel_at_close_that_is_not_confirmed_is_left_to_the_next_process() -> None:
+    """The wish stands in the store, and the job is not given up."""
+    bench, _ = bench_of(seconds=0.01, cancel_on_close=True)
+    bench.start()
+    await asyncio.sleep(10)
+    bench.remote.script["cancel"] = [trouble(Trouble.UNCLEAR)] * 99
+    bench.remote.script["look"] = [RUNNING] * 99
+    await bench.engine.close(2)
+    assert bench.record().status is JobStatus.RUNNING
+    assert bench.record().cancel_requested_at is not None
+
+
+@virtual
+async def test_close_waits_for_what_is_being_written() -> None:
+    """An end that is on its way into the store is told before the waiters are let go."""
+    bench, _ = bench_of()
+    bench.start(response_id="resp_1")
+    waiter = asyncio.create_task(bench.ledger.wait("job"))
+    bench.remote.seconds = 0
+    while bench.ledger.newest("job") is bench.record():
+        await asyncio.sleep(0.1)
+    await bench.engine.close(5)
+    assert (await waiter).status is JobStatus.COMPLETED
+
+
+@virtual
+async def test_close_does_not_wait_for_a_store_that_hangs() -> None:
+    """A store that writes no more holds nobody up: waiters get the record as it is."""
+    bench, store = bench_of(seconds=0.01)
+    bench.start(response_id="resp_1")
+    waiter = asyncio.create_task(bench.ledger.wait("job"))
+    await asyncio.sleep(1)
+    store.seconds = 1000
+    bench.ledger.apply("job", ANSWERED)
+    before = now()
+    await bench.engine.close(1)
+    assert now() - before < 6
+    assert not (await waiter).status.is_terminal
+
+
+def test_the_end_of_the_loop_leaves_all_jobs() -> None:
+    """A loop that ends without a close, as `asyncio.run` does, cancels nothing at the service."""
+    bench, _ = bench_of(seconds=0.01, max_concurrency=1)
+
+    async def main() -> None:
+        bench.start("sent")
+        await asyncio.sleep(10)
+        bench.start("unsent")
+        await asyncio.sleep(1)
+
+    run_virtual(main)
+    assert bench.remote.counts["cancel"] == 0
+    assert not bench.record("sent").status.is_terminal
+    assert not bench.record("unsent").status.is_terminal
+
+
+@virtual
+async def test_a_task_that_is_cancelled_wakes_who_waits() -> None:
+    """A job whose task somebody cancels is left to the next process, and nobody here goes on waiting for it."""
+    bench, _ = bench_of(seconds=0.01)
+    bench.start()
+    await asyncio.sleep(10)
+    waiter = asyncio.create_task(bench.ledger.wait("job"))
+    await asyncio.sleep(0)
+    bench.tasks["job"].cancel()
+    assert not (await waiter).status.is_terminal
+    assert bench.remote.counts["cancel"] == 0
+
+
+@virtual
+async def test_a_foreground_create_ends_with_its_process() -> None:
+    """In the foreground a create that has left is cancelled by closing: the next process does not send it again."""
+    bench, _ = bench_of(seconds=0.01, remote=Recorder(background=False))
+    bench.start()
+    await asyncio.sleep(10)
+    assert bench.remote.counts["create"] == 1
+    await bench.engine.close(1)
+    assert bench.record().status is JobStatus.CANCELLED
+
+
+@virtual
+async def test_the_end_of_the_loop_cancels_where_it_shall() -> None:
+    """With `on_close="cancel"` it says its last words, and leaves an unconfirmed wish to the next process."""
+    bench, _ = bench_of(seconds=0.01, cancel_on_close=True)
+    bench.start()
+    await asyncio.sleep(10)
+    bench.remote.script["look"] = [RUNNING] * 9
+    bench.tasks["job"].cancel()
+    await asyncio.wait([bench.tasks["job"]])
+    assert bench.remote.counts["cancel"] == 1
+    assert bench.record().status is JobStatus.RUNNING
+
+
+# --- usage, answers and deletes ---------------------------------------------------------------------------------
+
+
+def late_usage(bench: Bench, *looks: News) -> None:
+    """Have the service say so at the looks after it has cancelled."""
+    bench.remote.script["look"] = [News(Event.CANCELLED), *looks]
+
+
+@virtual
+async def test_usage_that_comes_after_a_cancel_is_booked() -> None:
+    """Work that the service finished after our cancel is counted, and the job stays cancelled."""
+    bench = Bench()
+    bench.start(response_id="resp_1")
+    await asyncio.sleep(1)
+    late_usage(bench, News(Event.CANCELLED), ANSWERED)
+    assert await bench.engine.cancel("job") is CancelVerdict.CONFIRMED
+    assert bench.record().usage is None
+    await bench.end()
+    record = bench.record()
+    assert (record.status, record.usage, record.answer) == (JobStatus.CANCELLED, Usage(1, 2), None)
+    assert 60 < now() < 120
+
+
+@virtual
+async def test_usage_is_not_looked_for_without_end() -> None:
+    """After three more looks nobody asks again; a look that fails is one of them."""
+    bench = Bench()
+    bench.start(response_id="resp_1")
+    await asyncio.sleep(1)
+    late_usage(bench, *[News(Event.CANCELLED)] * 9)
+    await bench.engine.cancel("job")
+    looks = bench.remote.counts["look"]
+    bench.remote.script["look"][0] = trouble(Trouble.UNCLEAR)
+    await bench.end()
+    assert bench.remote.counts["look"] == looks + 3
+    assert bench.record().usage is None
+
+
+@virtual
+@pytest.mark.parametrize("what", ["close", "remove"])
+async def test_usage_keeps_nobody_waiting(what: str) -> None:
+    """A close, or a removed job, ends the search for late usage at once, or at its next turn."""
+    bench = Bench()
+    task = bench.start(response_id="resp_1")
+    await asyncio.sleep(1)
+    late_usage(bench, *[News(Event.CANCELLED)] * 9)
+    await bench.engine.cancel("job")
+    before, looks = now(), bench.remote.counts["look"]
+    if what == "close":
+        await bench.engine.close(5)
+        assert now() - before < 1
+    else:
+        bench.store.remove("job")
+        await asyncio.wait([task])
+        assert now() - before < 16
+    assert bench.remote.counts["look"] == looks
+
+
+@virtual
+async def test_an_answer_that_is_not_kept_is_asked_for() -> None:
+    """The record of a completed job without its answer is completed by a look; others are answered as they are."""
+    bench, _ = bench_of()
+    bare = bench.enter(status=JobStatus.COMPLETED, ended=1.0, response_id="resp_1")
+    bench.remote.seconds = 0
+    assert (await bench.engine.whole(bare)).answer == "fake answer of resp_1"
+    assert bench.record().answer is None
+    full = replace(bare, answer="")
+    assert await bench.engine.whole(full) is full
+    bench.remote.script["look"] = [trouble(Trouble.MISSING), RUNNING, News(Event.CANCELLED, answer="")]
+    for _ in range(3):
+        assert await bench.engine.whole(bare) is bare
+    await bench.engine.close(1)
+    assert await bench.engine.whole(bare) is bare
+
+
+@virtual
+async def test_responses_are_deleted() -> None:
+    """A response is deleted at the service; of several, those that could be are told."""
+    bench, _ = bench_of()
+    records = [bench.enter(name, response_id=f"resp_{name}") for name in "abc"]
+    bench.remote.script["delete"] = [None, trouble(Trouble.UNCLEAR)]
+    assert [record.job_id for record in await bench.engine.delete_all(records)] == ["a", "c"]
+    await bench.engine.delete(replace(records[0], response_id=None))
+    assert bench.remote.counts["delete"] == 3
+    await bench.engine.close(1)
+    with pytest.raises(HandlerClosed):
+        await bench.engine.delete(records[0])
+
+
+@virtual
+async def test_what_retain_lets_go_is_deleted_there_too(caplog: pytest.LogCaptureFixture) -> None:
+    """With `delete_remote` a forgotten job's response is deleted; where that fails it is tried again."""
+    bench, store = bench_of(seconds=0.01, retain=1, delete_remote=True)
+    bench.remote.script["delete"] = [None, trouble(Trouble.UNCLEAR)]
+    with caplog.at_level(logging.WARNING):
+        for name in "abc":
+            bench.enter(name, response_id=f"resp_{name}")
+            bench.ledger.apply(name, ANSWERED)
+            await asyncio.sleep(1)
+    assert {*store._records} == {"b", "c"}
+    assert "job b: its response could not be deleted; it is tried again" in caplog.text
+    await asyncio.sleep(60)
+    assert {*store._records} == {"c"}
+    assert bench.remote.counts["delete"] == 3
+    await bench.engine.close(1)
+    bench.ledger.forget(bench.record("c"))
+    await asyncio.sleep(100)
+    assert {*store._records} == {"c"}, "a closed engine leaves it to the next process"
+
+
+@virtual
+async def test_jobs_of_another_service_are_left_alone() -> None:
+    """What belongs to another endpoint is neither let go by `retain`, nor asked for, nor deleted."""
+    bench, store = bench_of(seconds=0.01, retain=1)
+    elsewhere = JobRequest("question", "low", endpoint="https://another")
+    for name in "ab":
+        bench.enter(name, request=elsewhere, status=JobStatus.COMPLETED, ended=1.0, response_id=f"resp_{name}")
+    await bench.open()
+    assert {*store._records} == {"a", "b"}
+    bare = bench.record("a")
+    assert await bench.engine.whole(bare) is bare
+    with pytest.raises(RemoteTrouble, match="other_endpoint"):
+        await bench.engine.delete(bare)
+    assert not bench.remote.counts

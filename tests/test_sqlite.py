@@ -1,0 +1,819 @@
+"""One store on its file: its thread, its promises to readers and writers, and how it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from o3pro_bg._records import JobRequest
+from o3pro_bg._sqlite import SqliteStore
+from o3pro_bg._sqlite.journal import Journal
+from o3pro_bg.errors import StoreError
+
+from .peers import ENDPOINT, SOON, ended, record, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from concurrent.futures import Future
+    from pathlib import Path
+    from types import FrameType
+
+    from o3pro_bg._records import JobRecord
+
+LEASE = 0.3
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Say where the file is."""
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def enter(path: Path) -> Iterator[Callable[..., SqliteStore]]:
+    """Open one more store of the file."""
+    stores: list[SqliteStore] = []
+
+    def enter(noticed: Callable[[Collection[str]], object] = len, busy: float = 5.0, **kwargs: Any) -> SqliteStore:
+        store = SqliteStore(path, **{"lease": LEASE, **kwargs})
+        store._busy = busy
+        stores.append(store)
+        store.open(ENDPOINT, noticed).result(SOON)
+        return store
+
+    yield enter
+    for store in stores:
+        store.close().exception(SOON)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Have somebody else write in the file for a while."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def sql(path: Path, statement: str) -> list[Any]:
+    """Ask the file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def of(future: Future[Any]) -> Any:
+    """Answer what becomes of a change."""
+    return future.result(SOON)
+
+
+def sentence(future: Future[Any]) -> str:
+    """Answer why something could not be done."""
+    exc = future.exception(SOON)
+    assert isinstance(exc, StoreError)
+    return str(exc)
+
+
+def get(store: SqliteStore, job_id: str = "a") -> JobRecord:
+    """Answer the record of a job that is there."""
+    found = store.get(job_id)
+    assert found is not None
+    return found
+
+
+def ids(store: SqliteStore) -> list[str]:
+    """Answer the ids of all jobs."""
+    return [found.job_id for found in store.snapshot()]
+
+
+class Stalled:
+    """A store whose thread stands in the middle of its work until it is let go."""
+
+    def __init__(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._store = store
+        self._patch = monkeypatch
+        self._stands = threading.Event()
+        self._goes = threading.Event()
+
+    def __enter__(self) -> None:
+        def stand(_: Journal) -> None:
+            self._stands.set()
+            assert self._goes.wait(SOON)
+
+        self._patch.setattr(Journal, "refresh", stand)
+        operation = self._store.refresh()
+        assert self._stands.wait(SOON)
+        assert not operation.done()
+
+    def __exit__(self, *_: object) -> None:
+        self._goes.set()
+
+
+# --- beginning and ending ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_touched_until_it_is_opened(path: Path) -> None:
+    """Making a store makes neither a file nor a thread; one that was never opened is closed at once."""
+    before = threading.active_count()
+    store = SqliteStore(path.parent / "new" / "jobs.db")
+    assert store.durable
+    assert (store.get("a"), store.snapshot(), store.holds("a")) == (None, [], False)
+    assert "it was not opened yet" in sentence(store.insert(record()))
+    of(store.close())
+    assert "it is closed" in sentence(store.insert(record()))
+    assert "a store serves one handler, once: make another one" in sentence(store.open(ENDPOINT, len))
+    assert list(path.parent.iterdir()) == []
+    assert threading.active_count() == before
+
+
+def test_a_store_tells_what_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repr names the file and the state; `~` is the home directory, and a path is meant where it was written."""
+    monkeypatch.setenv("HOME", str(path.parent))
+    monkeypatch.setenv("USERPROFILE", str(path.parent))
+    assert repr(SqliteStore("~/jobs.db")) == f"<SqliteStore {str(path)!r}, not open>"
+    monkeypatch.chdir(path.parent)
+    store = SqliteStore("jobs.db")
+    monkeypatch.chdir("/")
+    of(store.open(ENDPOINT, len))
+    assert repr(store) == f"<SqliteStore {str(path)!r}, open>"
+    of(store.close())
+    assert repr(store) == f"<SqliteStore {str(path)!r}, closed>"
+
+
+@pytest.mark.parametrize("lease", [0, 0.09, -1, float("nan"), float("inf")])
+def test_lease_that_is_none_is_refused(path: Path, lease: float) -> None:
+    """A lease in which nobody could show that he lives, or one without an end, is refused at once."""
+    with pytest.raises(ValueError, match=r"lease= must be a number of seconds, 0\.1 at least"):
+        SqliteStore(path, lease=lease)
+
+
+def test_the_next_store_has_it_all(enter: Callable[..., SqliteStore]) -> None:
+    """What was written is there when the file is opened again, with the jobs that are to be taken up, which is told."""
+    first = enter()
+    of(first.insert(record("a", key="k", response_id="resp_1", sent_at=5.0, waiting="rate_limit")))
+    of(first.insert(record("b")))
+    of(first.replace(ended(get(first, "b"), "answer")))
+    of(first.wish("a", 7.0))
+    of(first.close())
+    noticed: list[set[str]] = []
+    second = enter(lambda job_ids: noticed.append({*job_ids}))
+    for before, after in zip(first.snapshot(), second.snapshot(), strict=True):
+        shift = after.started - before.started
+        assert after == dataclasses.replace(before, started=after.started, ended=after.ended)
+        assert after.elapsed(5.0) == pytest.approx(before.elapsed(5.0 - shift))
+        assert abs(shift) < 5
+    assert (second.holds("a"), second.holds("b")) == (True, False)
+    until(lambda: noticed)
+    assert noticed == [{"a"}]
+
+
+def test_close_leaves_one_tidy_file(enter: Callable[..., SqliteStore], path: Path) -> None:
+    """Once the close is done the thread has let the file go: nothing lies beside it, and nobody holds a job."""
+    store = enter()
+    of(store.insert(record()))
+    closes = [store.close() for _ in range(3)]
+    assert [of(each) for each in closes] == [None] * 3
+    assert [found.name for found in path.parent.iterdir()] == ["jobs.db"]
+    assert not store.holds("a")
+    assert sql(path, "SELECT owner FROM jobs") == [(None,)]
+    assert sql(path, "SELECT * FROM owners") == []
+    until(lambda: "o3pro_bg store" not in {thread.name for thread in threading.enumerate()})
+    of(store.close())
+
+
+def test_what_was_asked_before_the_close_is_done(enter: Callable[..., SqliteStore]) -> None:
+    """A close comes after what was asked for, and before what is asked for later, which is refused."""
+    store = enter()
+    early = [store.insert(record(str(number))) for number in range(50)]
+    closed = store.close()
+    late: list[Future[Any]] = [
+        store.insert(record("late")),
+        store.replace(record("1")),
+        store.wish("1", 5.0),
+        store.remove("1"),
+        store.refresh(),
+    ]
+    assert [of(each).job_id for each in early] == [str(number) for number in range(50)]
+    of(closed)
+    assert {sentence(each) for each in late} == {f"the job store {store._path}: it is closed"}
+    assert len(enter().snapshot()) == 50
+
+
+def test_late_requests_in_the_queue_are_refused(
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands behind the close in the queue is refused like what comes later."""
+    store = enter()
+    with Stalled(store, monkeypatch):
+        closed, late = store.close(), store.insert(record())
+    assert "it is closed" in sentence(late)
+    of(closed)
+    assert enter().snapshot() == []
+
+
+def test_who_comes_as_the_thread_ends_is_refused(
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever saw the store open, and then found its thread gone, does not wait for it."""
+    store = enter()
+    of(store.close())
+    monkeypatch.setattr(store, "_absence", str)
+    assert "it is closed" in sentence(store.insert(record()))
+
+
+def test_failed_open_is_told(path: Path) -> None:
+    """A file that cannot be opened is told by the future, and by whatever is asked for later; a close has no fault."""
+    path.mkdir()
+    store = SqliteStore(path)
+    opened = store.open(ENDPOINT, len)
+    early = store.insert(record())
+    assert "it is no regular file" in sentence(opened)
+    assert "it is no regular file" in sentence(early)
+    assert "it is no regular file" in sentence(store.insert(record()))
+    assert repr(store) == f"<SqliteStore {str(path)!r}, closed>"
+    of(store.close())
+
+
+def test_no_thread_no_store(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the interpreter exits, a store cannot be opened, and nobody waits for it."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    store = SqliteStore(path)
+    assert "the interpreter exits" in sentence(store.open(ENDPOINT, len))
+    assert "the interpreter exits" in sentence(store.insert(record()))
+    of(store.close())
+
+
+def test_store_that_nobody_holds_closes_itself(path: Path) -> None:
+    """A store that was forgotten is closed by the garbage collector, though its handler and it know each other."""
+
+    class Handler:
+        def __init__(self) -> None:
+            self.store = SqliteStore(path, lease=LEASE)
+            of(self.store.open(ENDPOINT, self.notice))
+
+        def notice(self, job_ids: Collection[str]) -> None:
+            """Do nothing."""
+
+    handler = Handler()
+    of(handler.store.insert(record()))
+    gone = weakref.ref(handler)
+    del handler
+    gc.collect()
+    assert gone() is None
+    until(lambda: "o3pro_bg store" not in {thread.name for thread in threading.enumerate()})
+    assert sql(path, "SELECT owner FROM jobs") == [(None,)]
+
+
+FORKED = """
+import gc, os, sys, threading
+from o3pro_bg._sqlite import SqliteStore
+from tests.peers import ENDPOINT, record
+store = SqliteStore(sys.argv[1])
+store.open(ENDPOINT, len).result(30)
+store.insert(record("a")).result(30)
+child = os.fork()
+if child == 0:
+    assert [found.job_id for found in store.snapshot()] == ["a"] and store.get("a") and not store.holds("a")
+    changes = store.insert(record("b")), store.replace(record("a")), store.wish("a", 5.0), store.remove("a")
+    for future in (*changes, store.refresh()):
+        assert future.done() and "its process was forked: open another store" in str(future.exception())
+    assert store.get("a")
+    store.close().result(0)
+    del store
+    gc.collect()
+    print("child", flush=True)
+    sys.exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+store.refresh().result(30)
+assert [found.job_id for found in store.snapshot()] == ["a"] and store.holds("a")
+store.replace(record("a", waiting="x")).result(30)
+store.close().result(30)
+print("parent", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+def test_forked_process_has_no_part_in_it(path: Path) -> None:
+    """A forked child reads what it inherited; its changes are refused at once, and its end harms nobody."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(FORKED), str(path)]
+    found = subprocess.run(  # noqa: S603 - the script is ours
+        command, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (found.returncode, found.stdout.split()) == (0, ["child", "parent"]), found.stderr
+    assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_store_of_another_process_refuses(path: Path) -> None:
+    """In a process that has not the thread, as a forked one, whatever changes something is refused at once."""
+    store = SqliteStore(path)
+    of(store.open(ENDPOINT, len))
+    of(store.insert(record()))
+    store._pid += 1
+    assert "its process was forked: open another store in this one" in sentence(store.insert(record("b")))
+    assert "its process was forked" in sentence(store.remove("a"))
+    assert (ids(store), store.holds("a"), store.close().result(0)) == (["a"], False, None)
+    store._pid -= 1
+    of(store.close())
+
+
+FORKED_ANEW = """
+import multiprocessing, os, sys
+from o3pro_bg._sqlite import SqliteStore
+from tests.peers import ENDPOINT, record
+
+def use(path, job_id):
+    store = SqliteStore(path)
+    why = store.open(ENDPOINT, len).exception(30)
+    if why is None:
+        store.insert(record(job_id)).result(30)
+        store.close().result(30)
+    print(job_id, why, flush=True)
+
+def fork(job_id):
+    if os.fork() == 0:
+        use(path, job_id)
+        os._exit(0)
+    assert os.wait()[1] == 0
+
+path = sys.argv[1]
+use(path, "before")
+fork("child")
+store = SqliteStore(path)
+store.open(ENDPOINT, len).result(30)
+os.symlink(path, path + "-link")
+path += "-link"
+fork("late")
+process = multiprocessing.get_context("fork").Process(target=use, args=(path, "process"))
+process.start()
+process.join()
+fork_again = os.fork()
+if fork_again == 0:
+    fork("grandchild")
+    os._exit(0)
+assert os.waitpid(fork_again, 0)[1] == 0
+store.insert(record("parent")).result(30)
+store.close().result(30)
+fork("after")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+def test_file_that_was_open_at_the_fork_is_refused(path: Path) -> None:
+    """
+    A forked process is told at once that it cannot open a file that was open before the fork; it may open others.
+
+    SQLite would count locks there that only the other process holds: its child wrote into a file that was gone.
+    """
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(FORKED_ANEW), str(path)]
+    found = subprocess.run(  # noqa: S603 - the script is ours
+        command, capture_output=True, text=True, timeout=60, check=False
+    )
+    refusal = (
+        f"the job store {path}: it was open in the process that forked this one: "
+        "open it only after the fork, or have this process started by spawn"
+    )
+    assert (found.stdout.splitlines(), found.stderr) == (
+        [
+            "before None",
+            "child None",
+            *(f"{name} {refusal}" for name in ("late", "process", "grandchild")),
+            "after None",
+        ],
+        "",
+    )
+    assert sql(path, "SELECT job_id FROM jobs ORDER BY number") == [("before",), ("child",), ("parent",), ("after",)]
+    assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_store_survives_an_interrupt_of_any_call(enter: Callable[..., SqliteStore]) -> None:
+    """A Ctrl-C at whatever line of `threading`, in a change or a look, leaves the store open and serving."""
+    store = enter()
+    of(store.insert(record()))
+    for line in range(200):
+        left = [line]
+
+        def interrupt(frame: FrameType, event: str, _: Any, left: list[int] = left) -> Any:
+            if event == "line" and frame.f_code.co_filename == threading.__file__:
+                left[0] -= 1
+                if left[0] < 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return interrupt
+
+        sys.settrace(interrupt)
+        try:
+            store.holds("a")
+            store.wish("a", 5.0)
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        finally:
+            sys.settrace(None)
+        assert repr(store).endswith("open>")
+    assert of(store.wish("a", 6.0)) is True
+    assert get(store).cancel_requested_at == 6.0
+
+
+def test_what_was_removed_leaves_the_journal(enter: Callable[..., SqliteStore], path: Path) -> None:
+    """Soon after a removal neither the file nor its journal has the text, though the store and a reader stay."""
+    store = enter()
+    enter()
+    of(store.insert(record("secret-job")))
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM jobs").fetchall()
+        of(store.remove("secret-job"))
+        of(store.insert(record("b")))  # nobody waits for the reader
+    until(lambda: not any(b"secret-job" in each.read_bytes() for each in path.parent.iterdir()))
+    of(store.insert(record("c")))
+
+
+def test_exit_without_close_loses_nothing(path: Path) -> None:
+    """A process that ends without closing has written what it was told is written."""
+    script = """
+    import sys
+    from o3pro_bg._sqlite import SqliteStore
+    from tests.peers import ENDPOINT, record
+    store = SqliteStore(sys.argv[1])
+    store.open(ENDPOINT, len).result(30)
+    for number in range(100):
+        store.insert(record(str(number))).result(30)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    found = subprocess.run(  # noqa: S603 - the script is ours
+        command, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    assert sql(path, "SELECT count(*) FROM jobs") == [(100,)]
+
+
+# --- writing and reading ----------------------------------------------------------------------------------------
+
+
+def test_many_threads_share_one_sync(
+    enter: Callable[..., SqliteStore], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The jobs that fifty threads submit while the disk is busy are written in one transaction."""
+    store = enter()
+    done: list[Future[JobRecord]] = []
+    threads = [
+        threading.Thread(target=lambda name=name: done.append(store.insert(record(name))))
+        for name in map(str, range(50))
+    ]
+    with Stalled(store, monkeypatch):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {of(future).job_id for future in done} == {*map(str, range(50))}
+    assert sql(path, "SELECT seq FROM meta") == [(1,)]
+
+
+def test_all_that_waits_is_one_transaction(
+    enter: Callable[..., SqliteStore], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the thread is at work everything gathers, and is then one transaction, however much it is."""
+    store = enter()
+    with Stalled(store, monkeypatch):
+        changes: list[Future[Any]] = [store.insert(record(str(number))) for number in range(500)]
+        changes += [store.replace(record(str(number), waiting="x")) for number in range(500)]
+        changes += [store.wish(str(number), 5.0) for number in range(500)]
+    for change in changes:
+        assert of(change)
+    assert sql(path, "SELECT seq FROM meta") == [(1,)]
+    assert {(found.waiting, found.cancel_requested_at) for found in store.snapshot()} == {("x", 5.0)}
+
+
+def test_readers_never_wait(enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the thread stands still in the middle of a transaction, whatever was known is read."""
+    store = enter()
+    of(store.insert(record()))
+    with Stalled(store, monkeypatch):
+        change = store.replace(record(waiting="x"))
+        assert (get(store).waiting, ids(store), store.holds("a"), change.done()) == ("", ["a"], True, False)
+        assert not store.remove("b").result(0)
+        removed = store.remove("a")
+        assert (store.get("a"), store.snapshot(), removed.done()) == (None, [], False)
+    assert of(removed)
+
+
+def test_readers_never_wait_for_a_lock(enter: Callable[..., SqliteStore], path: Path) -> None:
+    """While another process locks the file, whatever was known is read."""
+    store = enter(busy=0.1)
+    of(store.insert(record()))
+    with locked(path):
+        change = store.replace(record(waiting="x"))
+        assert (ids(store), store.holds("a")) == (["a"], True)
+        assert "another process has locked it for too long" in sentence(change)
+    until(lambda: "x" in sql(path, "SELECT state FROM jobs")[0][0])
+
+
+@pytest.mark.parametrize("broken", ["options", "id", "key"])
+def test_what_cannot_be_written_fails_alone(
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """A job that cannot be written as JSON is refused, and nothing of it is kept; its neighbours are."""
+    bad = {
+        "options": dataclasses.replace(record("b"), request=JobRequest("q", "low", options={"x": object()})),
+        "id": record("\ud800"),
+        "key": record("b", key="\ud800"),
+    }[broken]
+    store = enter()
+    with Stalled(store, monkeypatch):
+        changes = [store.insert(record("a")), store.insert(bad), store.insert(record("c"))]
+    assert of(changes[0]).job_id == "a"
+    assert "is no JSON value, and cannot be written" in sentence(changes[1])
+    assert of(changes[2]).job_id == "c"
+    assert ids(store) == ids(enter()) == ["a", "c"]
+
+
+def test_news_that_cannot_be_written_are_read(enter: Callable[..., SqliteStore]) -> None:
+    """Readers see an answer that no file could hold; the store goes on, and does not try again."""
+    store = enter()
+    of(store.insert(record()))
+    change = store.replace(ended(get(store), output_items=({"x": object()},)))
+    assert "is no JSON value" in sentence(change)
+    assert get(store).answer == "text"
+    of(store.insert(record("b")))
+    assert [found.answer for found in enter().snapshot()] == [None, None]
+
+
+def test_insert_that_was_cancelled_in_time_keeps_nothing(
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody wants a job whose insert was cancelled before it began; all other changes are made in any case."""
+    store = enter()
+    of(store.insert(record("a")))
+    with Stalled(store, monkeypatch):
+        insert, change, wish = store.insert(record("b")), store.replace(record("a", waiting="x")), store.wish("a", 5.0)
+        assert insert.cancel()
+        assert not change.cancel()
+        assert not wish.cancel()
+    assert of(change)
+    assert of(wish)
+    assert insert.cancelled()
+    assert ids(store) == ["a"]
+    assert (get(store).waiting, get(store).cancel_requested_at) == ("x", 5.0)
+
+
+def test_errors_of_ours_fail_alone(
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is no record at all is refused without a word of the job, and its neighbours are kept."""
+    store = enter()
+    of(store.insert(record("a")))
+    broken = dataclasses.replace(record("a"), status="Why?")  # type: ignore[arg-type]
+    with caplog.at_level(logging.DEBUG, logger="o3pro_bg"), Stalled(store, monkeypatch):
+        changes: list[Future[Any]] = [store.insert(broken), store.replace(broken), store.insert(record("b"))]
+    assert of(changes[0]) == get(store)
+    assert "internal error (AttributeError)" in sentence(changes[1])
+    of(changes[2])
+    assert ids(store) == ids(enter()) == ["a", "b"]
+    assert "Why" not in caplog.text
+
+
+def test_errors_of_the_file_fail_all_that_share_it(enter: Callable[..., SqliteStore], path: Path) -> None:
+    """Where a statement fails in the middle, nothing of its transaction is kept."""
+    store = enter()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE requests RENAME TO away")
+        assert "cannot be read or written" in sentence(store.insert(record("a")))
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+        connection.execute("ALTER TABLE away RENAME TO requests")
+    of(store.insert(record("b")))
+    assert ids(store) == ["b"]
+
+
+def test_errors_in_a_transaction_stop_nothing(
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug around a transaction is a StoreError for all in it, whose news are kept, and the next one is sound."""
+    store = enter()
+    of(store.insert(record()))
+    with monkeypatch.context() as patch:
+        patch.setattr("o3pro_bg._sqlite.jobfile.JobFile.count", lambda *_: 1 / 0)
+        changes: list[Future[Any]] = [store.insert(record("b")), store.replace(ended(get(store)))]
+        changes.append(store.replace(dataclasses.replace(record(), status="?")))  # type: ignore[arg-type]
+        assert {sentence(each).partition(": ")[2] for each in changes} >= {"internal error (ZeroDivisionError)"}
+        assert (ids(store), get(store).answer) == (["a"], "text")
+    of(store.insert(record("c")))
+    assert [found.answer for found in enter().snapshot()] == ["text", None]
+
+
+def test_death_of_the_thread_is_told(
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Should the thread die of what nobody foresaw, nobody waits for it for ever, and the file is closed."""
+    store = enter()
+
+    def die(_: Journal) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(Journal, "refresh", die)
+    with caplog.at_level(logging.ERROR, logger="o3pro_bg"):
+        assert "internal error (SystemExit)" in sentence(store.refresh())
+        until(lambda: repr(store).endswith("closed>"))
+    assert "internal error (SystemExit)" in sentence(store.insert(record()))
+    assert "internal error (SystemExit)" in sentence(store.close())
+    assert "internal error (SystemExit)" in caplog.text
+
+
+# --- trouble ----------------------------------------------------------------------------------------------------
+
+
+def test_what_could_not_be_written_is_written_later(
+    enter: Callable[..., SqliteStore], path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the file is locked, news show in memory; they are written when it is free; the log says each once."""
+    store = enter(busy=0.1)
+    for job_id in "abc":
+        of(store.insert(record(job_id)))
+    with caplog.at_level(logging.INFO, logger="o3pro_bg"):
+        with locked(path):
+            changes: list[Future[Any]] = [
+                store.insert(record("d")),
+                store.replace(dataclasses.replace(get(store, "a"), waiting="x")),
+                store.remove("b"),
+                store.wish("c", 5.0),
+            ]
+            changes.append(store.replace(ended(get(store, "a"), "first")))
+            causes = {sentence(each) for each in changes}
+            again = store.replace(ended(get(store, "a"), "second"))
+            causes.add(sentence(again))
+            assert len(causes) == 1
+            assert "another process has locked it for too long" in causes.pop()
+            assert ids(store) == ["a", "c"]
+            assert (get(store, "a").answer, get(store, "c").cancel_requested_at) == ("second", None)
+            assert not store.holds("a")
+        until(lambda: sql(path, "SELECT count(*) FROM jobs") == [(2,)])
+        until(lambda: len(caplog.records) >= 2)
+    assert [entry.levelname for entry in caplog.records] == ["WARNING", "INFO"]
+    assert [found.answer for found in enter().snapshot()] == ["second", None]
+
+
+def test_insert_during_trouble_comes_after_the_removal(enter: Callable[..., SqliteStore], path: Path) -> None:
+    """A key that is freed by a removal which waits to be written is free for the next insert."""
+    store = enter(busy=0.1)
+    of(store.insert(record("a", key="k")))
+    with locked(path):
+        sentence(store.remove("a"))
+    assert of(store.insert(record("b", key="k"))).job_id == "b"
+    assert ids(store) == ["b"]
+
+
+def test_news_of_a_job_that_was_not_inserted_are_not_kept(enter: Callable[..., SqliteStore], path: Path) -> None:
+    """Where the insert failed, nothing that follows it makes the job appear."""
+    store = enter(busy=0.1)
+    with locked(path):
+        changes: list[Future[Any]] = [store.insert(record()), store.replace(record(waiting="x"))]
+        for change in changes:
+            sentence(change)
+    of(store.refresh())
+    of(store.insert(record("b")))
+    assert ids(store) == ids(enter()) == ["b"]
+
+
+def test_close_writes_what_is_left(enter: Callable[..., SqliteStore], path: Path) -> None:
+    """A close writes what waits to be written, if it can."""
+    store = enter(busy=0.1, lease=60)
+    of(store.insert(record()))
+    with locked(path):
+        sentence(store.replace(ended(get(store), "late")))
+    of(store.close())
+    assert get(enter()).answer == "late"
+
+
+def test_close_says_what_is_lost(
+    enter: Callable[..., SqliteStore], path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A close that cannot write the last news ends all the same, and tells by its future and the log."""
+    store = enter(busy=0.1)
+    of(store.insert(record()))
+    with locked(path):
+        sentence(store.replace(ended(get(store), "late")))
+        assert "the last news of 1 jobs could not be written" in sentence(store.close())
+    assert "the last news of 1 jobs could not be written" in caplog.text
+    assert get(store).answer == "late"
+    assert "the last news" in sentence(store.insert(record()))
+
+
+def test_close_that_cannot_release_loses_nothing(enter: Callable[..., SqliteStore], path: Path) -> None:
+    """A close while the file is locked has no fault; the jobs are taken over when the lease is over."""
+    store = enter(busy=0.1)
+    of(store.insert(record()))
+    with locked(path):
+        of(store.close())
+    other = enter()
+    assert not other.holds("a")
+    until(lambda: other.holds("a"))
+
+
+def test_trouble_with_looking_is_told_once(
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that cannot be read for a while is told once, and once that it can be again."""
+    store = enter()
+    with caplog.at_level(logging.INFO, logger="o3pro_bg"):
+        with monkeypatch.context() as patch:
+            tries: list[object] = []
+
+            def fail(*args: object) -> tuple[int, int]:
+                tries.append(args)
+                raise StoreError("gone")
+
+            patch.setattr("o3pro_bg._sqlite.jobfile.JobFile.counters", fail)
+            until(lambda: len(tries) > 3)
+            assert sentence(store.refresh()) == "gone"
+        of(store.insert(record()))
+    assert [entry.levelname for entry in caplog.records] == ["WARNING", "INFO"]
+
+
+# --- others -----------------------------------------------------------------------------------------------------
+
+
+def test_others_see_it_without_asking(enter: Callable[..., SqliteStore]) -> None:
+    """What one store does, the other sees by itself and is told of; who did it is not told."""
+    told: dict[str, set[str]] = {"one": set(), "other": set()}
+    one, other = enter(told["one"].update), enter(told["other"].update)
+    of(one.insert(record()))
+    until(lambda: other.get("a"))
+    of(other.wish("a", 5.0))
+    until(lambda: get(one).cancel_requested_at == 5.0)
+    of(one.replace(ended(get(one), "answer")))
+    until(lambda: get(other).answer == "answer")
+    until(lambda: told == {"one": {"a"}, "other": {"a"}})
+    told["one"].clear()
+    of(one.remove("a"))
+    until(lambda: other.snapshot() == [])
+    of(one.insert(record("b")))
+    assert told["one"] == set()
+
+
+def test_refresh_sees_it_at_once(enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a refresh everything is seen that was done before it."""
+    monkeypatch.setattr("o3pro_bg._sqlite.writer._PULSE", 1000.0)
+    one, other = enter(lease=6000), enter(lease=6000)
+    for number in range(5):
+        of(one.insert(record(str(number))))
+        of(other.refresh())
+        assert len(other.snapshot()) == number + 1
+
+
+def test_who_is_told_may_fail(enter: Callable[..., SqliteStore], caplog: pytest.LogCaptureFixture) -> None:
+    """An exception of whoever is told is logged without its words, and the store goes on."""
+    told: list[Collection[str]] = []
+
+    def fail(job_ids: Collection[str]) -> None:
+        told.append(job_ids)
+        raise ValueError("the question")
+
+    one = enter()
+    enter(fail)
+    of(one.insert(record("a")))
+    until(lambda: told)
+    of(one.insert(record("b")))
+    until(lambda: len(told) > 1)
+    assert "who was told of changes in the job store raised ValueError" in caplog.text
+    assert "the question" not in caplog.text
+
+
+def test_owners_beat_while_there_is_something_to_hold(
+    enter: Callable[..., SqliteStore], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beats are written while a job is under way, and none when all have ended: then nothing is written at all."""
+    looks: list[object] = []
+    glance = Journal.glance
+
+    def counted(self: Journal) -> AbstractContextManager[None]:
+        looks.append(self)
+        return glance(self)
+
+    monkeypatch.setattr(Journal, "glance", counted)
+    store = enter()
+
+    def after_looks() -> list[Any]:
+        before = len(looks)
+        until(lambda: len(looks) > before + 10)
+        return sql(path, "SELECT beat FROM owners")
+
+    assert after_looks() == []
+    of(store.insert(record()))
+    first = after_looks()
+    until(lambda: sql(path, "SELECT beat FROM owners") > first)
+    of(store.replace(ended(get(store))))
+    last = after_looks()
+    assert after_looks() == last
