@@ -586,7 +586,7 @@ def test_holder_is_stopped_before_it_sends(office: Office, faces: list[str]) -> 
 def test_holder_is_stopped_while_its_create_is_under_way(office: Office, faces: list[str]) -> None:
     """A job whose create was under way has failed as uncertain; the response id is booked when its holder goes on."""
     office.emulator.set_knobs(ENDLESS + " latency=0.5")
-    crew = office.crew(faces)
+    crew = office.crew(faces, lost_after=0.2)
     job_id = crew[0].start()
     until(lambda: office.emulator.counters()["accepted"])
     crew[0].stop(office.store)

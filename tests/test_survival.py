@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 SCRIPT = """
 import os, signal, sys, time
-from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig, Pace
+from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig, Pace, SqliteStore
 
+store = SqliteStore(sys.argv[1], lease=0.5)
 handler = BackgroundHandler(
-    O3ProClient(O3ProConfig()), store=sys.argv[1], max_concurrency=2, pace=Pace(floor=0.01, ceiling=0.02)
+    O3ProClient(O3ProConfig()), store=store, max_concurrency=2, pace=Pace(floor=0.01, ceiling=0.02)
 )
 jobs = [handler.submit(f"question {number}") for number in range(3)]
 while sum(job.response_id is not None for job in jobs) < 2:
@@ -35,11 +36,12 @@ print(*(job.id for job in jobs), flush=True)
 
 ASYNC_SCRIPT = """
 import asyncio, os, signal, sys
-from o3pro_bg import AsyncBackgroundHandler, O3ProClient, O3ProConfig, Pace
+from o3pro_bg import AsyncBackgroundHandler, O3ProClient, O3ProConfig, Pace, SqliteStore
 
 async def main():
+    store = SqliteStore(sys.argv[1], lease=0.5)
     handler = AsyncBackgroundHandler(
-        O3ProClient(O3ProConfig()), store=sys.argv[1], max_concurrency=2, pace=Pace(floor=0.01, ceiling=0.02)
+        O3ProClient(O3ProConfig()), store=store, max_concurrency=2, pace=Pace(floor=0.01, ceiling=0.02)
     )
     jobs = [await handler.submit(f"question {number}") for number in range(3)]
     while sum(job.response_id is not None for job in jobs) < 2:
