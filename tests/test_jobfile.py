@@ -342,8 +342,8 @@ def test_rows_are_found_by_what_changed(file: JobFile) -> None:
     with file.reading():
         assert file.counters() == (3, 4)
         assert [found.job_id for found in file.rows_since(0)] == ["a", "b"]
-        assert file.rows_since(1) == [row("a", number=a.number, state="[5]"), b]
-        assert file.rows_since(3) == []
+        assert list(file.rows_since(1)) == [row("a", number=a.number, state="[5]"), b]
+        assert list(file.rows_since(3)) == []
         assert file.job_ids() == {"a", "b"}
         assert file.request(a) == "request of a"
 
@@ -440,7 +440,7 @@ def test_damaged_rows_are_told_from_sound_ones(file: JobFile, path: Path) -> Non
     found = [insert(file, f"job-{number}") for number in range(len(damages) + 1)]
     for number, damage in enumerate(damages):
         sql(path, f"UPDATE jobs SET {damage} WHERE number = {found[number].number}")  # noqa: S608
-    rows = file.rows_since(0)
+    rows = list(file.rows_since(0))
     assert [each.state for each in rows] == [None] * len(damages) + ["{}"]
     assert all(isinstance(each.job_id, str) for each in rows)
     sql(path, "UPDATE requests SET request = 'x' WHERE number = 1", "DELETE FROM requests WHERE number = 2")

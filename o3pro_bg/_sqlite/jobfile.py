@@ -161,9 +161,10 @@ class JobFile:
         """Set the counters."""
         self._do("UPDATE meta SET seq = ?, removals = ?", seq, removals)
 
-    def rows_since(self, seq: int) -> list[Row]:
-        """Answer the jobs that changed after that transaction, the oldest job first."""
-        return [row_from(*found) for found in self._do(_SELECT + "WHERE seq > ? ORDER BY number", seq)]
+    def rows_since(self, seq: int) -> Iterator[Row]:
+        """Answer the jobs that changed after that transaction, the oldest job first, one by one."""
+        for found in self._do(_SELECT + "WHERE seq > ? ORDER BY number", seq):
+            yield row_from(*found)
 
     def job_ids(self) -> set[str]:
         """Answer the ids of all jobs."""
