@@ -20,6 +20,7 @@ from o3pro_bg.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from pathlib import Path
 
 ENDPOINT = "https://x/openai/v1/"
@@ -46,6 +47,25 @@ def record(job_id: str = "a", *, key: str | None = None, **facts: Any) -> JobRec
 def ended(before: JobRecord, answer: str = "text", **facts: Any) -> JobRecord:
     """Answer the record after the job was completed."""
     return dataclasses.replace(before, status=JobStatus.COMPLETED, ended=time.monotonic(), answer=answer, **facts)
+
+
+def of(future: Future[Any]) -> Any:
+    """Answer what becomes of a change."""
+    return future.result(SOON)
+
+
+def sentence(future: Future[Any]) -> str:
+    """Answer why something could not be done."""
+    exc = future.exception(SOON)
+    assert isinstance(exc, StoreError)
+    return str(exc)
+
+
+def get(store: SqliteStore, job_id: str = "a") -> JobRecord:
+    """Answer the record of a job that is there."""
+    found = store.get(job_id)
+    assert found is not None
+    return found
 
 
 class Peer:

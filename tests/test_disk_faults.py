@@ -21,14 +21,13 @@ from o3pro_bg.errors import StoreError
 from o3pro_bg.testing import Event, FakeClient, FakeRemote, News
 
 from .faces import FOREVER, QUICK
-from .peers import ENDPOINT, SOON, Peer, ended, record, until
+from .peers import ENDPOINT, SOON, Peer, ended, get, of, record, sentence, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
     from pathlib import Path
 
-    from o3pro_bg._records import JobRecord
 
 BIG = 100_000
 ANSWERS = {f"job-{number:02}": f"the answer of {number}: " + f"{number * 7919:x}" * 40 for number in range(12)}
@@ -97,25 +96,6 @@ def filled(disk: Path) -> Iterator[None]:
             file.write(bytes(4096))
     yield
     filler.unlink()
-
-
-def of(future: Future[Any]) -> Any:
-    """Answer what becomes of a change."""
-    return future.result(SOON)
-
-
-def sentence(future: Future[Any]) -> str:
-    """Answer why something could not be done."""
-    exc = future.exception(SOON)
-    assert isinstance(exc, StoreError)
-    return str(exc)
-
-
-def get(store: SqliteStore, job_id: str = "a") -> JobRecord:
-    """Answer the record of a job that is there."""
-    found = store.get(job_id)
-    assert found is not None
-    return found
 
 
 def sql(path: Path, statement: str) -> list[Any]:

@@ -21,7 +21,7 @@ from o3pro_bg._sqlite import SqliteStore
 from o3pro_bg._sqlite.journal import Journal
 from o3pro_bg.errors import StoreError
 
-from .peers import ENDPOINT, SOON, ended, record, until
+from .peers import ENDPOINT, SOON, ended, get, of, record, sentence, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -69,25 +69,6 @@ def sql(path: Path, statement: str) -> list[Any]:
     """Ask the file."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(statement).fetchall()
-
-
-def of(future: Future[Any]) -> Any:
-    """Answer what becomes of a change."""
-    return future.result(SOON)
-
-
-def sentence(future: Future[Any]) -> str:
-    """Answer why something could not be done."""
-    exc = future.exception(SOON)
-    assert isinstance(exc, StoreError)
-    return str(exc)
-
-
-def get(store: SqliteStore, job_id: str = "a") -> JobRecord:
-    """Answer the record of a job that is there."""
-    found = store.get(job_id)
-    assert found is not None
-    return found
 
 
 def ids(store: SqliteStore) -> list[str]:
