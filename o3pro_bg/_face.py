@@ -69,12 +69,12 @@ class Settings(TypedDict, total=False):
     max_in_flight: int
     pace: Pace
     store: str | os.PathLike[str] | Store | None
-    delete_remote: bool
-    prices: Mapping[str, Price]
     retain: int | timedelta | None
+    delete_remote: bool
     on_close: Literal["cancel", "detach"]
     resubmit_uncertain: bool
     lost_after: float
+    prices: Mapping[str, Price]
 
 
 _PASSED_ON: Final = (
