@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from o3pro_bg._late import is_owed
 from o3pro_bg._ledger import outcome
 from o3pro_bg._life import Life
-from o3pro_bg._records import Failure
+from o3pro_bg._records import Failure, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._states import Event, JobStatus
 from o3pro_bg.errors import HandlerClosed, JobNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine
+    from collections.abc import Callable, Collection, Coroutine, Iterator
 
     from o3pro_bg._records import JobRecord
     from o3pro_bg._shared import Shared
@@ -27,6 +28,7 @@ log = logging.getLogger("o3pro_bg")
 
 _TAKE_UP_SPREAD: Final = 2.0  # seconds over which the first looks at many jobs taken up at once are spread
 _FORGET_AGAIN: Final = 60.0  # seconds until a response that could not be deleted is tried again
+_FOR_SENDING: Final = 0.5  # the part of the time for closing in which creates may still leave
 _CANCEL_PATIENCE: Final = 15.0  # seconds that `cancel` waits for the service to confirm
 
 
@@ -57,6 +59,7 @@ class Engine:
         self._lives: dict[str, Life] = {}
         self._take_backs: dict[str, Callable[[], object]] = {}
         self._background: set[asyncio.Future[Any]] = set()
+        self._still_sends = True
         self._closing: asyncio.Task[None] | None = None
 
     async def open(self, endpoint: str, then_of: Callable[[str], Callable[[], object] | None]) -> None:
@@ -77,26 +80,33 @@ class Engine:
             for job_id in job_ids:
                 self._notice(job_id, then_of, spread * random.random())
 
-        await self.ledger.open(endpoint, noticed)
+        records = await self.ledger.open(endpoint, noticed)
+        noticed([record.job_id for record in records if self.ledger.holds(record.job_id)])
+        for record in records:
+            if is_owed(record, self.ledger.clock()) and self.ledger.serves(record):
+                self.background(self._settle_up(record))
 
     def _notice(self, job_id: str, then_of: Callable[[str], Callable[[], object] | None], first_look: float) -> None:
         """Do what another process has left to do, or leave to it what it does now."""
         record, life = self.ledger.find(job_id), self._lives.get(job_id)
-        if not self.ledger.holds(job_id):  # it goes on, or has ended, elsewhere, and is called back there
+        if not self.ledger.is_held(job_id):  # it goes on, or has ended, elsewhere, and is called back there
             self._take_backs.pop(job_id, lambda: None)()
         if record is None or record.status.is_terminal or self._shared.closing:
             return
         if not self.ledger.holds(job_id):
             if life is not None:
                 life.abandon()
-        elif life is not None and life.is_lived:
+        elif life is not None and life.is_lived and life.epoch == record.epoch:
             life.notice(record)
         elif job_id not in self.expected:
             log.info("job %s is taken up (%s)", job_id, record.response_id or "not sent")
-            if life is None or life.task is not None:
-                self._lives[job_id] = Life(record, self._shared, first_look)
+            self._life_of(job_id, first_look)
             self.expected.add(job_id)
             self.background(self.run(job_id, then_of(job_id)))
+
+    async def _settle_up(self, record: JobRecord) -> None:
+        with self._living(record.job_id, Life(record, self._shared)) as life:
+            await life.settle_up(record)
 
     async def run(self, job_id: str, then: Callable[[], object] | None = None) -> None:
         """
@@ -109,17 +119,33 @@ class Engine:
         self.ledger.claim_loop()
         self.expected.discard(job_id)
         if then is not None:
-            self._take_backs[job_id] = self.when_ended(job_id, then)
+            self._call_back(job_id, then)
         with suppress(JobNotFound):  # cancelled and removed before its task began
             life = self._life_of(job_id)
             if life.task is not None:  # a former life of this job, which still owes the service a cancel
-                life = self._lives[job_id] = Life(self.ledger.record(job_id), self._shared)
-            try:
-                await (life.orphaned() if self._shared.closing else life.live())
-            finally:
-                if self._lives.get(job_id) is life:
-                    del self._lives[job_id]
-                    self._take_backs.pop(job_id, None)
+                life = Life(self.ledger.record(job_id), self._shared)
+            is_too_late = self._shared.closing and not (self._shared.leaves_unsent and self._still_sends)
+            with self._living(job_id, life):
+                await (life.orphaned() if is_too_late else life.live())
+
+    @contextmanager
+    def _living(self, job_id: str, life: Life) -> Iterator[Life]:
+        """Have this be the life of the job."""
+        self._lives[job_id] = life
+        try:
+            yield life
+        finally:
+            if self._lives.get(job_id) is life:
+                del self._lives[job_id]
+
+    def _call_back(self, job_id: str, then: Callable[[], object]) -> None:
+        """Call back once the job has ended, unless it turns out, until that is told, that it ended elsewhere."""
+
+        def told() -> None:
+            self._take_backs.pop(job_id, None)
+            then()
+
+        self._take_backs[job_id] = self.when_ended(job_id, told)
 
     def when_ended(self, job_id: str, then: Callable[[], object]) -> Callable[[], object]:
         """
@@ -216,26 +242,33 @@ class Engine:
         """
         End all tasks and connections, within about so many seconds; records stay readable.
 
+        Jobs that are left running are sent first, as far as nothing keeps them from it, and those that were taken up
+        are looked at once.
+
         Args:
-            timeout: Seconds for the service to answer creates that are on their way, and cancels.
+            timeout: Seconds for that, and for the service to answer creates that are on their way, and cancels.
         """
         if self._lives:
             self.ledger.claim_loop()
         self._shared.closing = True
         if self._closing is None:
+            for life in self._lives.values():
+                life.let_go()
             self._closing = asyncio.ensure_future(self._close(timeout))
         await asyncio.shield(self._closing)
 
     async def _close(self, timeout: float) -> None:
-        lives = list(self._lives.values())
-        for life in lives:
-            life.let_go()
-        if tasks := [life.task for life in lives if life.task is not None]:
-            _, late = await asyncio.wait(tasks, timeout=timeout)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1)
+        await self._ended(timeout * _FOR_SENDING)
+        self._still_sends = False
+        for life in self._lives.values():
+            life.give_up_sending()
+        await self._ended(timeout * (1 - _FOR_SENDING))
+        for life in self._lives.values():
+            life.drop()
+        await self._ended(1)
+        for job_id in self.expected:  # which nobody will run any more
+            if self._shared.cancel_on_close and self.ledger.holds(job_id):
+                self.ledger.apply(job_id, News(Event.CANCELLED))
         await self.ledger.close(timeout=1)
         await asyncio.sleep(0)  # the ends that were told just now call back
         if self._background:
@@ -246,8 +279,21 @@ class Engine:
                 async with asyncio.timeout(1):
                     await self._shared.remote.aclose()
 
-    def _life_of(self, job_id: str) -> Life:
-        """Answer the life of a job, which may be asked for before its task has begun."""
-        if (life := self._lives.get(job_id)) is None:
-            life = self._lives[job_id] = Life(self.ledger.record(job_id), self._shared)
+    async def _ended(self, timeout: float) -> None:
+        """Wait so many seconds for the tasks of all lives to end."""
+        if tasks := [life.task for life in self._lives.values() if life.task is not None]:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    def _life_of(self, job_id: str, first_look: float | None = None) -> Life:
+        """
+        Answer the life of a job, which may be asked for before its task has begun.
+
+        One from before the job was elsewhere knows nothing of what became of it there: another takes its place.
+        """
+        record, life = self.ledger.record(job_id), self._lives.get(job_id)
+        if life is not None and life.epoch != record.epoch:
+            life.abandon()
+            life = None
+        if life is None:
+            life = self._lives[job_id] = Life(record, self._shared, first_look)
         return life

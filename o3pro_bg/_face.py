@@ -203,6 +203,8 @@ class Face:
         """Answer the record of a job whose response exists already: that of the job which has it, or a new one."""
         if self._is_closed:
             raise Refused("closed").as_error()
+        if not all(isinstance(text, str) for text in (question, effort)):
+            raise TypeError("question and effort have to be texts")
         if not response or not response.isprintable() or response.startswith(".") or " " in response:
             raise InvalidRequest("attach takes a response id, or a continuation token")
         config = self.client.config

@@ -5,14 +5,25 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._records import Failure
 from o3pro_bg._remote import RemoteTrouble
+from o3pro_bg._states import JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from o3pro_bg._records import JobRecord
     from o3pro_bg._shared import Shared
 
 _PAUSES: Final = (15.0, 60.0, 300.0)  # seconds between the looks
+_RECENT: Final = 600.0  # seconds after a job's end in which a new process still looks for its usage
+
+
+def is_owed(record: JobRecord, now: float) -> bool:
+    """Tell whether a job that a former process ended may still cost something that is not known here."""
+    was_stopped = record.status is JobStatus.CANCELLED or record.failure == Failure("deadline")
+    is_recent = record.ended is not None and now - record.ended < _RECENT
+    return was_stopped and is_recent and record.response_id is not None and record.usage is None
 
 
 async def book_late_usage(

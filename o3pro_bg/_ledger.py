@@ -111,9 +111,9 @@ class Ledger:
             )
         return loop
 
-    async def open(self, endpoint: str, noticed: Callable[[Collection[str]], object]) -> None:
+    async def open(self, endpoint: str, noticed: Callable[[Collection[str]], object]) -> list[JobRecord]:
         """
-        Open the store; its jobs are known then.
+        Open the store, and answer the records of its jobs.
 
         Args:
             endpoint: The service whose jobs shall be lived here when nobody else does.
@@ -126,10 +126,16 @@ class Ledger:
         loop = self.claim_loop()
         self._noticed = noticed
         self._endpoint = endpoint
-        await outcome(self._store.open(endpoint, lambda job_ids: soon(loop, self._see, list(job_ids))))
-        ended = [record for record in self._store.snapshot() if record.ended is not None]
+
+        def tell(job_ids: Collection[str]) -> None:
+            soon(loop, self._see, list(job_ids))
+
+        await outcome(self._store.open(endpoint, tell, lambda: not loop.is_closed()))
+        records = self._store.snapshot()
+        ended = [record for record in records if record.ended is not None]
         for record in sorted(ended, key=lambda record: record.ended or 0.0):
             self._retire(record)
+        return records
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -157,6 +163,10 @@ class Ledger:
         """Tell whether the job has not ended, and it is for this process to live it."""
         record = self.newest(job_id)
         return record is not None and not record.status.is_terminal and self._store.holds(job_id)
+
+    def is_held(self, job_id: str) -> bool:
+        """Tell whether the job is this process's, as everyone sees it: its end may be under way to the store."""
+        return self._store.holds(job_id)
 
     def serves(self, record: JobRecord) -> bool:
         """Tell whether the job's service is the one that is asked here."""

@@ -16,10 +16,11 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from o3pro_bg._late import book_late_usage
+from o3pro_bg._lookout import Lookout
 from o3pro_bg._pacing import backoff
 from o3pro_bg._records import Failure, JobRecord, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
-from o3pro_bg._states import Event
+from o3pro_bg._states import Event, JobStatus
 from o3pro_bg._submission import Submission
 
 if TYPE_CHECKING:
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("o3pro_bg")
 
 _CANCEL_TRIES: Final = 6  # unconfirmed cancels after which a job that has ended here is left to the service
-_LONGEST_PAUSE: Final = 600.0  # seconds between looks, whatever the service asks for
 _OVERDUE: Final = 2.0  # seconds that a job taken up has to have left, for its deadline to hold before the first look
 _LAST_WORDS: Final = 2.0  # seconds for a cancel when the loop itself ends
-_WAITING: Final = {Trouble.THROTTLED: "rate_limit", Trouble.DENIED: "denied"}
 _ENDS: Final = frozenset({Event.ANSWERED, Event.ERRORED, Event.CANCELLED, Event.LOST})
 
 
@@ -43,10 +42,15 @@ class Life:
     Args:
         first_look: For a job that is taken up from a former process: seconds until it is looked at, if it has a
             response.
+
+    Attributes:
+        task: What lives it, once that has begun.
+        epoch: The time of being held for which it stands.
     """
 
     def __init__(self, record: JobRecord, shared: Shared, first_look: float | None = None) -> None:
         self.task: asyncio.Task[None] | None = None
+        self.epoch = record.epoch
         self._job_id = record.job_id
         self._request = record.request
         self._born = shared.ledger.clock() - record.elapsed(shared.ledger.clock())
@@ -56,13 +60,13 @@ class Life:
         self._submission = Submission(record, shared, lambda: self._is_unwanted)
         self._cancel_wanted = record.cancel_requested_at is not None and record.response_id is not None
         self._cancels_asked = 0
-        self._is_taken_over = self._is_listening = False
+        self._is_taken_over = False
         self._wake = asyncio.Event()
-        self._troubles = 0
         self._is_taken_up = first_look is not None
-        self._hint: float | None = None if record.response_id is None else first_look or 0.0
         self._is_overdue = False
-        self._missing_since: float | None = None
+        self._lookout = Lookout(shared, record.job_id, self._born)
+        if record.response_id is not None:
+            self._lookout.hint = first_look or 0.0
 
     async def live(self) -> None:
         """Live to the end of the job; one that has a response id already is only watched."""
@@ -85,6 +89,15 @@ class Life:
             log.error("job %s met %s: a bug of o3pro_bg", self._job_id, type(exc).__name__)
             self._fail("internal", type(exc).__name__)
 
+    async def settle_up(self, record: JobRecord) -> None:
+        """See to what a former process may owe for a job that it ended: a cancel at the service, and the usage."""
+        self.task = asyncio.current_task()
+        with suppress(RemoteTrouble):
+            remote = await self._shared.connected()
+            self._cancel_wanted = record.status is JobStatus.FAILED
+            await self._watch(remote)
+            await book_late_usage(self._shared, self._job_id, record.response_id or "", self._nap)
+
     # --- wishes -------------------------------------------------------------------------------------------
 
     @property
@@ -100,16 +113,22 @@ class Life:
         self._stop()
 
     def let_go(self) -> None:
-        """Have the task end as the engine closes; what was not sent yet is cancelled, or left to the next process."""
+        """Have the task end as the engine closes; what is sent is left running, if it is not cancelled."""
         if self._shared.leaves_unsent and not self._is_sent:
-            self._drop()
+            if self._is_held_up:
+                self.drop()
         elif self._shared.cancel_on_close or not self._is_sent:
             self.cancel()
         self._wake.set()
 
+    def give_up_sending(self) -> None:
+        """Leave to the next process what is not sent by now."""
+        if not (self._is_sent or self._submission.has_left):
+            self.drop()
+
     def notice(self, record: JobRecord) -> None:
         """Do what other processes have left to do: a cancel, or a response that one has told of after all."""
-        if self._is_listening and record.response_id is not None:
+        if self._response_id is None and record.response_id is not None:
             self._wake.set()
         if record.cancel_requested_at is not None and not self._cancel_wanted:
             self.cancel()
@@ -118,10 +137,11 @@ class Life:
         """Have the task end because another process lives the job now; an answer on its way is still taken."""
         self._is_taken_over = True
         self._wake.set()
-        if not self._is_sent:
-            self._drop()
+        if not (self._is_sent or self._submission.has_left):
+            self.drop()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Have the task end as it stands."""
         if self.task is not None:
             self.task.cancel()
 
@@ -133,14 +153,20 @@ class Life:
     def _stop(self) -> None:
         if self._is_sent:
             self._cancel_wanted = True
-            self._cancels_asked = self._troubles = 0
+            self._cancels_asked = self._lookout.troubles = 0
             self._wake.set()
         else:
-            self._drop()
+            self.drop()
 
     @property
     def _is_sent(self) -> bool:
         return self._response_id is not None or self._submission.sent
+
+    @property
+    def _is_held_up(self) -> bool:
+        """Tell whether something else than a moment keeps the job from being sent."""
+        record = self._ledger.newest(self._job_id)
+        return record is None or record.waiting != ""
 
     @property
     def _is_unwanted(self) -> bool:
@@ -174,7 +200,8 @@ class Life:
                 return
             if self._response_id is None:
                 news = await self._submission.accepted(remote)
-                self._response_id, self._hint = news.response_id, news.poll_after or None
+                self._response_id = news.response_id
+                self._lookout.saw(news)
                 self._ledger.apply(self._job_id, news)
                 await self._ledger.settled(self._job_id)
             await self._watch(remote)
@@ -182,27 +209,31 @@ class Life:
     async def _listen(self) -> None:
         """Give the former process, which may only have been stalled, time to tell what became of its create."""
         self._ledger.note(self._job_id, waiting="uncertain")
-        self._is_listening = True
-        await self._nap(self._shared.lost_after)
-        self._is_listening = False
-        record = self._ledger.find(self._job_id)
-        self._response_id = None if record is None else record.response_id
+        until = self._ledger.clock() + self._shared.lost_after
+        while not (self._is_taken_over or self._shared.closing) and (left := until - self._ledger.clock()) > 0:
+            record = self._ledger.find(self._job_id)
+            self._response_id = None if record is None else record.response_id
+            if record is None or self._response_id is not None:
+                return
+            await self._nap(left)  # a wish to cancel is heard, and minded afterwards
 
     async def _connected(self) -> Remote | None:
         """Answer the remote. Without one a new job fails; one that is taken up waits until there is one."""
-        while not (self._is_taken_up and (self._shared.closing or self._is_taken_over)):
+        while not (self._is_taken_up and self._is_taken_over):
             try:
                 remote = await self._shared.connected()
             except RemoteTrouble as trouble:
                 log.info("job %s: no client (%s)", self._job_id, trouble.failure.code)
-                if not self._is_taken_up:
+                if not self._is_taken_up and not self._shared.leaves_unsent:
                     self._ledger.apply(self._job_id, self._submission.refused(trouble))
                     break
-                self._troubles += 1
+                if self._shared.closing:
+                    break
+                self._lookout.troubles += 1
                 self._ledger.note(self._job_id, waiting="connection")
-                await self._nap(backoff(self._troubles, random.random()))
+                await self._nap(backoff(self._lookout.troubles, random.random()))
             else:
-                self._troubles = 0
+                self._lookout.troubles = 0
                 return remote
         return None
 
@@ -229,7 +260,8 @@ class Life:
             await self._nap(self._delay())
             if self._is_taken_over:
                 return
-            if self._shared.closing and not self._cancel_wanted:
+            owes_a_look = self._is_taken_up and not self._lookout.has_looked
+            if self._shared.closing and not self._cancel_wanted and not owes_a_look:
                 await self.orphaned()
                 return
             refused = self._cancel_wanted and not await self._ask_to_stop(remote, self._response_id)
@@ -245,14 +277,9 @@ class Life:
         self._wake.clear()
 
     def _delay(self) -> float:
-        luck = random.random()
-        if self._shared.closing and not self._cancel_wanted:
-            return 0.0
-        if self._troubles:
-            return max(backoff(self._troubles, luck), min(self._hint or 0.0, _LONGEST_PAUSE))
-        if self._cancel_wanted:
-            return backoff(self._cancels_asked, luck)
-        return self._shared.pace.delay(self._ledger.clock() - self._born, luck, hint=self._hint)
+        if self._cancel_wanted and not self._lookout.troubles:
+            return backoff(self._cancels_asked, random.random())
+        return self._lookout.pause() if self._cancel_wanted or not self._shared.closing else 0.0
 
     async def _ask_to_stop(self, remote: Remote, response_id: str) -> bool:
         """Ask the service to cancel; False is its refusal. Whether it did stop, the next look tells."""
@@ -270,26 +297,14 @@ class Life:
             async with self._shared.in_flight:
                 news = await remote.look(response_id)
         except RemoteTrouble as trouble:
-            self._look_failed(trouble)
+            if (loss := self._lookout.failed(response_id, trouble)) is not None:
+                self._heard(loss)
         else:
-            self._troubles, self._hint, self._missing_since = 0, news.poll_after or None, None
+            self._lookout.saw(news)
             self._heard(news)
             if self._is_overdue and not self._has_ended:
                 self._is_overdue = False
                 self._expire()
-
-    def _look_failed(self, trouble: RemoteTrouble) -> None:
-        """Note it and look again later; but a service that keeps denying the response has lost it."""
-        self._troubles += 1
-        self._hint = trouble.retry_after
-        log.info("job %s: look %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
-        if trouble.kind not in (Trouble.MISSING, Trouble.REFUSED):
-            self._ledger.note(self._job_id, waiting=_WAITING.get(trouble.kind, "connection"))
-            return
-        now = self._ledger.clock()
-        self._missing_since = now if self._missing_since is None else self._missing_since
-        if now - self._missing_since >= self._shared.lost_after:
-            self._heard(News(Event.LOST, failure=Failure("lost", trouble.failure.detail)))
 
     # --- ends -----------------------------------------------------------------------------------------------
 

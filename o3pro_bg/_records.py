@@ -108,6 +108,9 @@ class JobRecord:
         answer: The text, or None where there is none here.
         model: The model that answers, as the service calls it, or None.
         waiting: Why the job makes no progress right now, in one word, or an empty string.
+        doubtful: How many creates left of which nobody knows whether they arrived, before the one of `sent_at`.
+        epoch: Which time of being held this belongs to, as its store counts; nothing that was made of a record of
+            another epoch takes its place.
     """
 
     job_id: str
@@ -126,6 +129,8 @@ class JobRecord:
     usage: Usage | None = None
     model: str | None = None
     waiting: str = ""
+    doubtful: int = 0
+    epoch: int = field(default=0, compare=False)
 
     @property
     def lacks_answer(self) -> bool:

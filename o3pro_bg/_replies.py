@@ -75,11 +75,11 @@ def error_of(record: JobRecord, language: Language) -> str | None:
 
 
 def started(record: JobRecord) -> StartReply:
-    """Answer for a job that was taken on; its status is `started` whatever has happened meanwhile."""
+    """Answer for a job that was taken on, or that is there already under the same key."""
     return {
         "success": True,
         "job_id": record.job_id,
-        "status": JobStatus.STARTED.value,
+        "status": record.status.value,
         "question": record.request.question,
         "effort": record.request.effort,
     }

@@ -39,7 +39,7 @@ class Store(Protocol):
     durable: bool
     """Whether the jobs outlive the process."""
 
-    def open(self, endpoint: str, noticed: Noticed) -> Future[None]:
+    def open(self, endpoint: str, noticed: Noticed, is_heard: Callable[[], bool] = lambda: True) -> Future[None]:
         """
         Begin; readers see all jobs once the future is done.
 
@@ -48,6 +48,8 @@ class Store(Protocol):
             noticed: Called in whatever thread with the ids of jobs that changed otherwise than by this store's own
                 `insert`, `replace`, `wish` and `remove`: by another process, or because they are held here now, or no
                 longer.
+            is_heard: Tells, in whatever thread, whether anybody is left to hear that. Once nobody is, nobody can live
+                the jobs that are held here, and a store that others share closes itself.
         """
         ...
 
@@ -117,7 +119,7 @@ class MemoryStore:
         self._by_key: dict[str, str] = {}
         self._lock = RLock()  # a signal handler may read while its own thread does
 
-    def open(self, endpoint: str, noticed: Noticed) -> Future[None]:
+    def open(self, endpoint: str, noticed: Noticed, is_heard: Callable[[], bool] = lambda: True) -> Future[None]:
         """Begin; there is nothing to be read."""
         return done(None)
 

@@ -34,6 +34,7 @@ log = logging.getLogger("o3pro_bg")
 _CONNECT_PATIENCE: Final = 120.0  # seconds of failed connects after which an unsent job fails
 _RESUBMISSIONS: Final = 2  # how often an uncertain create is repeated where the user allows it
 _NEVER_ARRIVED: Final = frozenset({Trouble.UNSENT, Trouble.THROTTLED})
+_TAKEN_OVER: Final = "taken_over"  # the code of a create that did not leave, because the job is, or was, elsewhere
 _UNWRITTEN: Final = "store"  # the code of a create that did not leave, because that could not be written down
 
 
@@ -51,13 +52,14 @@ class Submission:
 
     def __init__(self, record: JobRecord, shared: Shared, is_unwanted: Callable[[], bool]) -> None:
         self.sent = self.has_left = record.sent_at is not None
+        self._epoch = record.epoch
         self._job_id = record.job_id
         self._request = record.request
         self._shared = shared
         self._ledger = shared.ledger
         self._is_unwanted = is_unwanted
         self._troubles = 0
-        self._uncertain = 0 if record.sent_at is None else 1
+        self._uncertain = record.doubtful + (record.sent_at is not None)
         self._is_withdrawn = record.cancel_requested_at is not None
         self._unreachable_since: float | None = None
 
@@ -68,7 +70,8 @@ class Submission:
 
     def hopeless(self) -> News | None:
         """Answer the news that end a job of a former process that is not to be sent (again); None for others."""
-        if self._uncertain and not (self._shared.resubmit_uncertain and self._request.is_whole):
+        may_send_again = self._shared.resubmit_uncertain and self._uncertain <= _RESUBMISSIONS
+        if self._uncertain and not (may_send_again and self._request.is_whole):
             return News(Event.ERRORED, failure=Failure("submission_uncertain", "its process ended"))
         if self._is_withdrawn:
             return News(Event.CANCELLED)
@@ -98,6 +101,8 @@ class Submission:
     def refused(self, trouble: RemoteTrouble) -> News:
         """Answer the news that end a job whose create is not sent again."""
         failure = trouble.failure
+        if failure.code == _TAKEN_OVER:
+            return News()  # what becomes of it is not for this one to tell
         if trouble.kind is Trouble.UNCLEAR or self._uncertain:
             failure = Failure("submission_uncertain", f"{failure.code} {failure.detail}".strip())
         elif self._is_unwanted() and trouble.kind in _NEVER_ARRIVED:
@@ -108,6 +113,8 @@ class Submission:
     async def _post(self, remote: Remote) -> News:
         while True:
             while (pause := self._gate()) > 0:
+                if self._shared.leaves_unsent:
+                    raise RemoteTrouble(Trouble.UNSENT, Failure("closing"))
                 self._note(waiting="rate_limit")
                 await asyncio.sleep(pause)
             # A foreground create lasts as long as its job: it would keep the others from being looked at.
@@ -122,17 +129,24 @@ class Submission:
 
     async def _write_down(self) -> None:
         """Note that the create leaves now, so that it counts as sent whatever happens to this process."""
+        facts = {"waiting": "", "sent_at": time.time(), "doubtful": self._uncertain}
         try:
-            is_ours = await outcome(self._ledger.note(self._job_id, waiting="", sent_at=time.time()))
+            is_ours = self._is_ours() and await outcome(self._ledger.note(self._job_id, **facts))
         except StoreError:
             raise RemoteTrouble(Trouble.UNSENT, Failure(_UNWRITTEN)) from None
         if not is_ours:
-            raise RemoteTrouble(Trouble.REFUSED, Failure("taken_over"))
+            raise RemoteTrouble(Trouble.REFUSED, Failure(_TAKEN_OVER))
 
     def _note(self, waiting: str) -> None:
         """Note why the job waits, and that no create of it can have arrived."""
         facts = {} if self._uncertain else {"sent_at": None}
-        self._ledger.note(self._job_id, waiting=waiting, **facts)
+        if self._is_ours():
+            self._ledger.note(self._job_id, waiting=waiting, **facts)
+
+    def _is_ours(self) -> bool:
+        """Tell whether the job was not elsewhere since: another process may have sent it there."""
+        record = self._ledger.newest(self._job_id)
+        return record is not None and record.epoch == self._epoch
 
     def _gate(self) -> float:
         return self._shared.budget.wait(self._ledger.clock(), random.random())

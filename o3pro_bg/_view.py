@@ -19,7 +19,8 @@ class JobsView(Mapping[str, "ListedJob"]):
     The jobs that a handler holds, by id: a live view whose values are plain snapshots.
 
     It may be iterated while other threads start and end jobs. `del view[job_id]` removes a job that has ended,
-    here and soon in its store, and raises `JobNotFinished` for one that has not.
+    here and soon in its store, and raises `JobNotFinished` for one that has not, and `HandlerClosed` where its handler
+    is closed and cannot change its store any more.
     """
 
     def __init__(self, face: Face) -> None:
@@ -32,6 +33,7 @@ class JobsView(Mapping[str, "ListedJob"]):
 
     def __delitem__(self, job_id: str) -> None:
         self[job_id]
+        self._face._check_open()
         if not isinstance(self._face._removable(job_id), JobRecord):
             raise JobNotFinished(f"job {job_id} has not ended: cancel it, or wait for it, first", job_id=job_id)
         self._face._store.remove(job_id)

@@ -39,11 +39,11 @@ class AsyncBackgroundHandler(Face):
     It is an asynchronous context manager. Closing it cancels the jobs that are under way, within bounded time;
     `on_close="detach"` leaves them running at the service. With a `store` they are left running anyway, and the next
     handler of that store takes them up. The store is opened by `async with`, which raises `StoreError` where it cannot
-    be, or else by the first verb, which answers so; it is written by a thread of its own.
+    be, or else by the first verb, which answers so: until then no job is known. It is written by a thread of its own.
 
     Args:
         client: An `O3ProClient`; one that is not ready is reported by the verb that needs it.
-        on_done: Called on the loop with the `AsyncJob` of every job of this handler that ends.
+        on_done: Called on the loop with the `AsyncJob` of every job that ends in this handler's hands.
         **settings: See `Settings`.
     """
 
@@ -88,8 +88,13 @@ class AsyncBackgroundHandler(Face):
         return await self._reply(job_id, self._store.get(job_id))
 
     async def list_active_jobs(self) -> list[ListedJob]:
-        """Answer every job that the handler still holds, ended ones included, the oldest first."""
-        await self._refresh([])
+        """
+        Answer every job that the handler still holds, ended ones included, the oldest first.
+
+        Raises:
+            StoreError: The store could not be opened, so nobody knows what jobs there are.
+        """
+        await self._open()
         return self._list()
 
     async def cancel_job(self, job_id: str) -> CancelReply:
@@ -125,7 +130,7 @@ class AsyncBackgroundHandler(Face):
     async def attach(self, response: str, question: str = "", effort: str = "low") -> AsyncJob:
         """Take up a response that exists already; see `BackgroundHandler.attach`."""
         self._ledger.claim_loop()
-        await self._refresh([])
+        await self._refresh([response])  # which is no job's id: others may have told of it by now
         record = self._adopt(response, question, effort)
         try:
             if self._is_known(record):
@@ -155,9 +160,15 @@ class AsyncBackgroundHandler(Face):
     async def as_completed(
         self, job_ids: Iterable[str] | None = None, timeout: float | None = None
     ) -> AsyncIterator[tuple[str, ResultReply]]:
-        """Answer `(job_id, reply)` of these jobs, or of all, in the order in which they end; raises `TimeoutError`."""
+        """
+        Answer `(job_id, reply)` of these jobs, or of all, in the order in which they end.
+
+        Raises:
+            TimeoutError: Not all have ended within so many seconds; they go on.
+            StoreError: All were asked for, and the store could not be opened.
+        """
         if job_ids is None:
-            await self._refresh([])
+            await self._open()
         asked = self._asked(job_ids)
         await self._refresh(asked)
         ended, pending = self._split(asked)
@@ -173,7 +184,7 @@ class AsyncBackgroundHandler(Face):
     async def wait_all(
         self, job_ids: Iterable[str] | None = None, timeout: float | None = None
     ) -> dict[str, ResultReply]:
-        """Wait until these jobs, or all, have ended, and answer their replies by id; raises `TimeoutError`."""
+        """Wait until these jobs, or all, have ended, and answer their replies by id; raises as `as_completed`."""
         return {job_id: reply async for job_id, reply in self.as_completed(job_ids, timeout)}
 
     async def remove_job(self, job_id: str, *, delete_remote: bool | None = None) -> CancelReply:
@@ -193,8 +204,8 @@ class AsyncBackgroundHandler(Face):
         return _replies.removed(record)
 
     async def clear_finished(self, *, delete_remote: bool | None = None) -> int:
-        """Forget all jobs that have ended, and tell how many they were; see `BackgroundHandler`."""
-        await self._refresh([])
+        """Forget all jobs that have ended, and tell how many they were; see `BackgroundHandler`, and as_completed."""
+        await self._open()
         try:
             self._check_open()
         except HandlerClosed:
@@ -233,7 +244,10 @@ class AsyncBackgroundHandler(Face):
             self._opening = asyncio.ensure_future(self._engine.open(self._endpoint, self._then_of))
         if self._opening.cancelled():
             raise StoreError("the event loop of this handler ended while its store was opened: make a new handler")
-        await asyncio.shield(self._opening)
+        try:
+            await asyncio.shield(self._opening)
+        except StoreError as trouble:
+            raise StoreError(f"{trouble}; then make a new handler") from None
 
     async def _refresh(self, job_ids: Iterable[str]) -> None:
         """Where a job is not known here, see what other processes have written by now."""

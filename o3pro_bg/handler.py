@@ -44,7 +44,7 @@ class BackgroundHandler(Face):
 
     Args:
         client: An `O3ProClient`; one that is not ready is reported by the verb that needs it.
-        on_done: Called with the `Job` of every job of this handler that ends, in a worker thread.
+        on_done: Called with the `Job` of every job that ends in this handler's hands, in a worker thread.
         **settings: See `Settings`.
 
     Raises:
@@ -192,6 +192,7 @@ class BackgroundHandler(Face):
             HandlerClosed: The handler is closed.
             StoreError: The job could not be written to its store.
         """
+        self._refresh([response])  # which is no job's id: others may have told of it by now
         record = self._adopt(response, question, effort)
         try:
             if self._is_known(record):
@@ -312,7 +313,8 @@ class BackgroundHandler(Face):
         End the handler within about so many seconds; what it knows stays readable.
 
         Jobs under way are cancelled at the service, or left running there (with a `store`, or by
-        `on_close="detach"`).
+        `on_close="detach"`). With a `store`, what was not sent yet is sent before, in half of the time, as far as
+        nothing holds it up, and what was taken up is looked at once; the rest is left to the next handler.
         """
         grace = grace_of(timeout)
         self._is_closed = True

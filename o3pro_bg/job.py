@@ -185,9 +185,10 @@ class _Handle:
         """
         Why the job makes no progress.
 
-        `"rate_limit"`, `"connection"`, `"denied"`, `"concurrency"`, `"store"` (it is not sent before that can be
-        written down), `"uncertain"` (a former process may still tell whether it was accepted), `"endpoint"` (it is
-        another service's, and this handler leaves it alone), or `""`.
+        `"rate_limit"`, `"connection"`, `"denied"`, `"refused"` (the service, or something on the way to it, says that
+        there is no such response), `"concurrency"`, `"store"` (it is not sent before that can be written down),
+        `"uncertain"` (a former process may still tell whether it was accepted), `"endpoint"` (it is another service's,
+        and this handler leaves it alone), or `""`.
         """
         record = self._record
         is_elsewhere = not record.status.is_terminal and not self._engine.ledger.serves(record)

@@ -186,7 +186,7 @@ class _Served:
 
     def see(self) -> list[dict[str, Any]]:
         """Answer all records as this process sees them without looking."""
-        facts = [dataclasses.asdict(found) for found in self.store.snapshot()]
+        facts = [dataclasses.asdict(dataclasses.replace(found, epoch=0)) for found in self.store.snapshot()]
         for fact in facts:
             started, stopped = fact.pop("started"), fact.pop("ended")
             fact["total_time"] = None if stopped is None else round(stopped - started, 6)

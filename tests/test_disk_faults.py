@@ -141,7 +141,7 @@ def test_close_on_a_full_disk(small_disk: Path, enter: Callable[..., SqliteStore
     of(store.insert(record("a")))
     with filled(small_disk):
         sentence(store.replace(ended(get(store), answer="y" * BIG)))
-        assert "the last news of 1 jobs could not be written" in sentence(store.close())
+        assert "the last news of these jobs could not be written: a" in sentence(store.close())
     assert get(enter(small_disk / "jobs.db")).answer is None
 
 
@@ -240,7 +240,7 @@ def test_file_that_goes_away(path: Path, enter: Callable[..., SqliteStore], how:
     )
     assert "deleted or replaced" in sentence(store.replace(ended(get(store))))
     assert [found.answer for found in store.snapshot()] == ["text"]
-    assert "the last news of 1 jobs could not be written" in sentence(store.close())
+    assert "the last news of these jobs could not be written: a" in sentence(store.close())
 
 
 @on_posix

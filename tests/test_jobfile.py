@@ -511,3 +511,10 @@ def test_what_sqlite_does_not_say_is_looked_up(
     with pytest.raises(StoreError) as caught, file._told():
         raise exc
     assert told in str(caught.value)
+
+
+def test_inherited_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was open as the process was forked is not opened again, and why is said."""
+    monkeypatch.setattr(jobfile, "is_inherited", lambda place: True)
+    with pytest.raises(StoreError, match="it was open in the process that forked this one"):
+        JobFile(str(path))

@@ -568,3 +568,62 @@ def test_what_cannot_be_written_changes_nothing(enter: Callable[..., Owner]) -> 
             one.journal.replace(record("a", output_items=({"x": object()},)))
     assert [found.job_id for found in enter("other").mirror.snapshot()] == ["a"]
     assert one.get().output_items == ()
+
+
+# --- fences -----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_made_of_an_older_epoch_takes_no_place(enter: Callable[..., Owner]) -> None:
+    """An owner to whom a job came back cannot undo, by what he knew before, what became of it elsewhere."""
+    sleeper, thief = stolen(enter)
+    old = sleeper.get()
+    thief.move(response_id="resp_1", sent_at=5.0)
+    thief.do("release")
+    sleeper.beat()
+    assert sleeper.mirror.holds("a")
+    assert not sleeper.do("replace", dataclasses.replace(old, sent_at=9.0, waiting="rate_limit"))
+    assert (sleeper.get().response_id, sleeper.get().sent_at, sleeper.get().waiting) == ("resp_1", 5.0, "")
+    assert sleeper.move(waiting="connection")
+
+
+def test_a_job_that_is_made_anew_is_another_one(enter: Callable[..., Owner]) -> None:
+    """A job under the id of one that was removed is not taken for it, by him who held that, and had ended it."""
+    one, other = enter("one"), enter("other")
+    one.do("insert", record())
+    one.end(status=JobStatus.FAILED, failure=Failure("x"))
+    other.look()
+    other.mirror.hide("a")
+    other.do("remove", "a")
+    other.do("insert", record())
+    one.look()
+    assert (one.get().status, one.mirror.holds("a"), other.mirror.holds("a")) == (JobStatus.STARTED, False, True)
+    assert not one.do("replace", dataclasses.replace(one.get(), waiting="x"))
+
+
+def test_an_end_that_was_told_stays(enter: Callable[..., Owner]) -> None:
+    """An end that readers saw before it could be written is not moved by another end that was written meanwhile."""
+    sleeper, thief = stolen(enter)
+    sleeper.journal.keep(dataclasses.replace(sleeper.get(), status=JobStatus.FAILED, ended=1.0, failure=Failure("x")))
+    assert sleeper.get().status is JobStatus.FAILED
+    thief.end(status=JobStatus.CANCELLED, usage=Usage(1, 2))
+    sleeper.look()
+    assert (sleeper.get().status, sleeper.get().usage) == (JobStatus.FAILED, Usage(1, 2))
+    assert thief.get().status is JobStatus.CANCELLED
+
+
+def test_the_jobs_of_an_ended_process_are_free_at_once(
+    enter: Callable[..., Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner whose process is known to have ended is not waited for: neither by who lives, nor by who comes."""
+    dead, witness = enter("dead 1 2 3"), enter("witness")
+    dead.do("insert", record())
+    dead.do("insert", record("b"))
+    witness.beat()
+    assert not witness.mirror.holds("a")
+    monkeypatch.setattr("o3pro_bg._sqlite.journal.is_gone", lambda mark: mark == "1 2 3")
+    witness.beat()
+    assert witness.mirror.holds("a")
+    dead.do("insert", record("c"))
+    heir = enter("heir")
+    assert heir.mirror.holds("c")
+    assert not heir.mirror.holds("a")

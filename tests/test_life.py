@@ -17,7 +17,7 @@ from o3pro_bg._pacing import Pace
 from o3pro_bg._records import Failure, News, Usage
 from o3pro_bg._states import Event, JobStatus
 from o3pro_bg.errors import JobNotFound
-from o3pro_bg.testing import Trouble, VirtualLoop, run_virtual
+from o3pro_bg.testing import RemoteTrouble, Trouble, VirtualLoop, run_virtual
 from tests.virtual import RUNNING, Bench, Recorder, now, trouble, virtual
 
 if TYPE_CHECKING:
@@ -390,8 +390,8 @@ async def test_a_client_that_cannot_be_made_fails_the_job() -> None:
         (Trouble.UNCLEAR, "connection"),
         (Trouble.THROTTLED, "rate_limit"),
         (Trouble.DENIED, "denied"),
-        (Trouble.MISSING, ""),
-        (Trouble.REFUSED, ""),
+        (Trouble.MISSING, "refused"),
+        (Trouble.REFUSED, "refused"),
     ],
 )
 @virtual
@@ -421,13 +421,28 @@ async def test_a_look_waits_as_long_as_a_429_asked_for() -> None:
 @pytest.mark.parametrize("kind", [Trouble.MISSING, Trouble.REFUSED])
 @virtual
 async def test_a_response_that_the_service_keeps_denying_is_lost(kind: Trouble) -> None:
-    """404 and other refusals of a look for `lost_after` seconds fail the job as lost, with the service's words."""
+    """Refusals that name the response for `lost_after` seconds fail the job as lost, with the service's words."""
+    bench = Bench()
+    denial = RemoteTrouble(kind, Failure("code", "no resp_fake_1 here"))
+    bench.remote.script["look"] = [denial] * FOR_EVER
+    bench.start()
+    record = await bench.end()
+    assert (record.status, record.failure) == (JobStatus.FAILED, Failure("lost", "no resp_fake_1 here"))
+    assert 30 <= now() - 2 < 60
+
+
+@pytest.mark.parametrize("kind", [Trouble.MISSING, Trouble.REFUSED])
+@virtual
+async def test_a_gateway_that_leads_elsewhere_loses_nothing(kind: Trouble) -> None:
+    """Refusals that do not say what is missing are waited out, visibly, for ten minutes before they are believed."""
     bench = Bench()
     bench.remote.script["look"] = [trouble(kind)] * FOR_EVER
     bench.start()
+    await asyncio.sleep(500)
+    assert (bench.record().status, bench.record().waiting) == (JobStatus.STARTED, "refused")
     record = await bench.end()
     assert (record.status, record.failure) == (JobStatus.FAILED, Failure("lost", "detail"))
-    assert 30 <= now() - 2 < 60
+    assert 600 <= now() - 2 < 700
 
 
 @virtual

@@ -583,6 +583,26 @@ def test_holder_is_stopped_before_it_sends(office: Office, faces: list[str]) -> 
 
 
 @pytest.mark.parametrize("faces", SEVERAL)
+def test_job_that_was_sent_elsewhere_comes_back(office: Office, faces: list[str]) -> None:
+    """A job that was sent by who took it over, and let go again, is only watched when its first holder goes on."""
+    office.emulator.set_knobs(ENDLESS)
+    first = office.hire(faces[0], max_concurrency=1)
+    (sent,), unsent = started(first, 1), first.start("later")
+    first.stop(office.store)
+    others = office.crew(faces[1:])
+    until(lambda: office.emulator.counters()["accepted"] == 2)
+    until(lambda: any(is_sent(clerk, unsent) for clerk in others))
+    for clerk in others:
+        clerk.close()
+    first.go_on()
+    until(lambda: {*first.do("held")} == {sent, unsent})
+    assert first.do("cancel_job", sent)["success"], "its only place is free now"
+    until(lambda: is_sent(first, unsent))
+    assert first.do("cancel_job", unsent)["success"]
+    assert_paid_once(office.emulator, 2)
+
+
+@pytest.mark.parametrize("faces", SEVERAL)
 def test_holder_is_stopped_while_its_create_is_under_way(office: Office, faces: list[str]) -> None:
     """A job whose create was under way has failed as uncertain; the response id is booked when its holder goes on."""
     office.emulator.set_knobs(ENDLESS + " latency=0.5")

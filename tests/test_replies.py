@@ -25,8 +25,9 @@ def record(status: JobStatus, **facts: Any) -> JobRecord:
 
 
 def test_started() -> None:
-    """A started job answers success, its id, `started`, the question and the effort, however far it is by now."""
-    assert _replies.started(record(JobStatus.RUNNING)) == {
+    """A started job answers success, its id, its status, the question and the effort."""
+    assert _replies.started(record(JobStatus.RUNNING))["status"] == "running", "one that was there under its key"
+    assert _replies.started(record(JobStatus.STARTED)) == {
         "success": True,
         "job_id": "job-1",
         "status": "started",

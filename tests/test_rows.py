@@ -69,7 +69,7 @@ def test_every_field_is_written() -> None:
     assert {field.name for field in dataclasses.fields(JobRequest)} == json.loads(
         request_to_text(REQUEST, keep_text=True)
     ).keys() - {"v"}
-    elsewhere = {"job_id", "request", "cancel_requested_at", "started", "ended"}
+    elsewhere = {"job_id", "request", "cancel_requested_at", "started", "ended", "epoch"}
     state = json.loads(state_to_text(ENDED, keep_text=True))
     assert {field.name for field in dataclasses.fields(JobRecord)} - elsewhere == state.keys() - {"v", "total_time"}
 

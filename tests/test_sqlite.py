@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from o3pro_bg._records import JobRequest
-from o3pro_bg._sqlite import SqliteStore
-from o3pro_bg._sqlite.journal import Journal
+from o3pro_bg._sqlite import SqliteStore, _let_go
+from o3pro_bg._sqlite.jobfile import JobFile
+from o3pro_bg._sqlite.journal import PATIENCE, Journal
+from o3pro_bg._sqlite.writer import Inbox
 from o3pro_bg.errors import StoreError
 
 from .peers import ENDPOINT, SOON, ended, get, of, record, sentence, until
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from o3pro_bg._records import JobRecord
+    from o3pro_bg._sqlite.rows import Row
 
 LEASE = 0.3
 
@@ -128,6 +132,13 @@ def test_a_store_tells_what_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert repr(store) == f"<SqliteStore {str(path)!r}, open>"
     of(store.close())
     assert repr(store) == f"<SqliteStore {str(path)!r}, closed>"
+
+
+@pytest.mark.parametrize("path", ["", ":memory:", "sqlite:///jobs.db"])
+def test_what_is_no_path_is_refused(path: str) -> None:
+    """A database in memory, or the address of one, is no path of a file."""
+    with pytest.raises(ValueError, match="a store is the path of a file"):
+        SqliteStore(path)
 
 
 @pytest.mark.parametrize("lease", [0, 0.09, -1, float("nan"), float("inf")])
@@ -237,6 +248,20 @@ def test_no_thread_no_store(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     of(store.close())
 
 
+def test_store_whose_audience_is_gone_closes_itself(path: Path) -> None:
+    """A store whose handler's loop has ended, which could live no job any more, holds none, and takes none over."""
+    is_heard = threading.Event()
+    is_heard.set()
+    store = SqliteStore(path, lease=LEASE)
+    of(store.open(ENDPOINT, len, is_heard.is_set))
+    of(store.insert(record()))
+    assert store.holds("a")
+    is_heard.clear()
+    until(lambda: repr(store).endswith("closed>"))
+    assert sql(path, "SELECT owner FROM jobs") == [(None,)]
+    assert "it is closed" in sentence(store.insert(record("b")))
+
+
 def test_store_that_nobody_holds_closes_itself(path: Path) -> None:
     """A store that was forgotten is closed by the garbage collector, though its handler and it know each other."""
 
@@ -258,9 +283,18 @@ def test_store_that_nobody_holds_closes_itself(path: Path) -> None:
     assert sql(path, "SELECT owner FROM jobs") == [(None,)]
 
 
+def test_forked_process_leaves_a_forgotten_store_alone() -> None:
+    """Only the process that has the store's thread tells it that nobody holds the store any more."""
+    inbox = Inbox()
+    _let_go(os.getpid() + 1, inbox)
+    assert inbox.take(0) == []
+    _let_go(os.getpid(), inbox)
+    assert len(inbox.take(0)) == 1
+
+
 FORKED = """
 import gc, os, sys, threading
-from o3pro_bg._sqlite import SqliteStore
+from o3pro_bg._sqlite import SqliteStore, _let_go
 from tests.peers import ENDPOINT, record
 store = SqliteStore(sys.argv[1])
 store.open(ENDPOINT, len).result(30)
@@ -312,7 +346,7 @@ def test_store_of_another_process_refuses(path: Path) -> None:
 
 FORKED_ANEW = """
 import multiprocessing, os, sys
-from o3pro_bg._sqlite import SqliteStore
+from o3pro_bg._sqlite import SqliteStore, _let_go
 from tests.peers import ENDPOINT, record
 
 def use(path, job_id):
@@ -394,6 +428,7 @@ def test_store_survives_an_interrupt_of_any_call(enter: Callable[..., SqliteStor
                     raise KeyboardInterrupt
             return interrupt
 
+        tracer = sys.gettrace()  # a measurement of coverage, say
         sys.settrace(interrupt)
         try:
             store.holds("a")
@@ -403,7 +438,7 @@ def test_store_survives_an_interrupt_of_any_call(enter: Callable[..., SqliteStor
         else:
             break
         finally:
-            sys.settrace(None)
+            sys.settrace(tracer)
         assert repr(store).endswith("open>")
     assert of(store.wish("a", 6.0)) is True
     assert get(store).cancel_requested_at == 6.0
@@ -427,7 +462,7 @@ def test_exit_without_close_loses_nothing(path: Path) -> None:
     """A process that ends without closing has written what it was told is written."""
     script = """
     import sys
-    from o3pro_bg._sqlite import SqliteStore
+    from o3pro_bg._sqlite import SqliteStore, _let_go
     from tests.peers import ENDPOINT, record
     store = SqliteStore(sys.argv[1])
     store.open(ENDPOINT, len).result(30)
@@ -592,6 +627,7 @@ def test_errors_in_a_transaction_stop_nothing(
         assert {sentence(each).partition(": ")[2] for each in changes} >= {"internal error (ZeroDivisionError)"}
         assert (ids(store), get(store).answer) == (["a"], "text")
     of(store.insert(record("c")))
+    of(store.close())
     assert [found.answer for found in enter().snapshot()] == ["text", None]
 
 
@@ -646,9 +682,65 @@ def test_what_could_not_be_written_is_written_later(
     assert [found.answer for found in enter().snapshot()] == ["second", None]
 
 
-def test_insert_during_trouble_comes_after_the_removal(enter: Callable[..., SqliteStore], path: Path) -> None:
+class Unwritable:
+    """A file that takes anything but what bears this mark, as a disk that is nearly full does not take what is big."""
+
+    def __init__(self, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        update = JobFile.update
+
+        def refuse(file: JobFile, row: Row, seq: int) -> bool:
+            if self.is_full and mark in str(row.state):
+                raise StoreError("the disk is full")
+            return update(file, row, seq)
+
+        monkeypatch.setattr(JobFile, "update", refuse)
+
+
+def test_what_can_never_be_written_stops_nothing_else(
+    enter: Callable[..., SqliteStore], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """News that the file does not take keep neither others from being written, nor the owner from beating."""
+    store, witness = enter(), enter()
+    for job_id in "abc":
+        of(store.insert(record(job_id)))
+    disk = Unwritable("big", monkeypatch)
+    sentence(store.replace(ended(get(store, "a"), "big")))
+    sentence(store.replace(dataclasses.replace(get(store, "b"), model="big too")))
+    of(store.replace(ended(get(store, "c"), "small")))
+    of(store.insert(record("d")))
+    beat = sql(path, "SELECT sum(beat) FROM owners")[0][0]
+    until(lambda: sql(path, "SELECT sum(beat) FROM owners")[0][0] > beat + 2 * PATIENCE)
+    assert store.holds("b")
+    assert store.holds("d")
+    assert not witness.holds("b")
+    assert (get(store, "a").answer, get(witness, "c").answer) == ("big", "small")
+    disk.is_full = False
+    until(lambda: get(witness, "a").answer == "big")
+    until(lambda: get(witness, "b").model == "big too")
+
+
+def test_newer_news_take_the_place_of_what_waits(
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be written is not written over what came after it."""
+    store = enter()
+    of(store.insert(record()))
+    disk = Unwritable("old", monkeypatch)
+    sentence(store.replace(dataclasses.replace(get(store), model="old")))
+    of(store.replace(ended(get(store), "new", model="new")))
+    disk.is_full = False
+    of(store.insert(record("b")))
+    of(store.close())
+    assert (get(enter()).answer, get(enter()).model) == ("new", "new")
+
+
+def test_insert_during_trouble_comes_after_the_removal(
+    enter: Callable[..., SqliteStore], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A key that is freed by a removal which waits to be written is free for the next insert."""
-    store = enter(busy=0.1)
+    monkeypatch.setattr("o3pro_bg._sqlite.writer._PULSE", 60.0)
+    store = enter(busy=0.1, lease=600)
     of(store.insert(record("a", key="k")))
     with locked(path):
         sentence(store.remove("a"))
@@ -686,8 +778,8 @@ def test_close_says_what_is_lost(
     of(store.insert(record()))
     with locked(path):
         sentence(store.replace(ended(get(store), "late")))
-        assert "the last news of 1 jobs could not be written" in sentence(store.close())
-    assert "the last news of 1 jobs could not be written" in caplog.text
+        assert "the last news of these jobs could not be written: a" in sentence(store.close())
+    assert "the last news of these jobs could not be written: a" in caplog.text
     assert get(store).answer == "late"
     assert "the last news" in sentence(store.insert(record()))
 

@@ -26,7 +26,7 @@ RINGS = (
         "_admission",
     ),
     ("_remote", "client", "_stores", "_sqlite"),
-    ("_ends", "_ledger", "_shared", "_submission", "_late", "_life", "_engine", "_portal"),
+    ("_ends", "_ledger", "_shared", "_submission", "_late", "_lookout", "_life", "_engine", "_portal"),
     ("job", "_view", "_face", "aio", "handler"),
     ("testing", "demo", "cli", "__main__", "emulator"),
 )
@@ -171,10 +171,10 @@ def test_modules_are_small(path: Path) -> None:
 
 
 def test_the_core_is_small() -> None:
-    """Rings 0 to 3 have at most 4,150 lines of code together, a quarter of them for the store on disk."""
-    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 4150
+    """Rings 0 to 3 have at most 4,300 lines of code together, a quarter of them for the store on disk."""
+    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 4300
 
 
 def test_the_reading_path_is_one_sitting() -> None:
-    """The path from the states to the handler has at most 1,350 lines of code."""
-    assert sum(code_lines(path) for name in READING_PATH for path in files_of(name)) <= 1350
+    """The path from the states to the handler has at most 1,420 lines of code."""
+    assert sum(code_lines(path) for name in READING_PATH for path in files_of(name)) <= 1420

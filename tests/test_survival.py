@@ -78,15 +78,16 @@ CASES = [
 ]
 
 
+def environment_of(emulator: Emulator) -> dict[str, str]:
+    """Answer what points a client to the emulator."""
+    return {"AZURE_OPENAI_ENDPOINT": emulator.endpoint, "AZURE_OPENAI_API_KEY": emulator.api_key}
+
+
 @pytest.mark.parametrize(("script", "code"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_the_next_process_has_every_job(o3pro_emulator: Emulator, tmp_path: Path, script: str, code: int) -> None:
     """Jobs under way run on at the service and are finished, those that were not sent are sent, nothing twice."""
     o3pro_emulator.set_knobs("seconds=30 queued=0")
-    environment = {
-        **os.environ,
-        "AZURE_OPENAI_ENDPOINT": o3pro_emulator.endpoint,
-        "AZURE_OPENAI_API_KEY": o3pro_emulator.api_key,
-    }
+    environment = {**os.environ, **environment_of(o3pro_emulator)}
     process = subprocess.Popen(  # noqa: S603 - a script of this file
         [sys.executable, "-c", script, str(tmp_path / "jobs.db")],
         env=environment,
@@ -116,6 +117,73 @@ def test_the_next_process_has_every_job(o3pro_emulator: Emulator, tmp_path: Path
     assert o3pro_emulator.counters()["duplicates"] == {}
 
 
+LEAVING = """
+import asyncio, sys
+from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, O3ProClient, O3ProConfig
+
+client = O3ProClient(O3ProConfig())
+"""
+WAYS_TO_LEAVE = {
+    "with": "with BackgroundHandler(client, store=sys.argv[1]) as handler: handler.submit('q')",
+    "async with": """
+async def main():
+    async with AsyncBackgroundHandler(client, store=sys.argv[1]) as handler:
+        await handler.submit('q')
+
+asyncio.run(main())
+""",
+}
+
+
+def run(script: str, emulator: Emulator, path: Path) -> str:
+    """Run a script over this file, and answer what it prints."""
+    environment = {**os.environ, **environment_of(emulator)}
+    command = [sys.executable, "-c", script, str(path)]
+    return subprocess.check_output(command, env=environment, text=True, timeout=30)  # noqa: S603 - a script of this file
+
+
+@pytest.mark.parametrize("way", WAYS_TO_LEAVE)
+def test_who_starts_a_job_and_leaves_has_sent_it(o3pro_emulator: Emulator, tmp_path: Path, way: str) -> None:
+    """A script that does nothing but start a job has its question at the service when it ends, and running there."""
+    path = tmp_path / "jobs.db"
+    run(LEAVING + WAYS_TO_LEAVE[way], o3pro_emulator, path)
+    counters = o3pro_emulator.counters()
+    assert (counters["accepted"], counters["cancels"]) == (1, 0)
+    client = O3ProClient(O3ProConfig(endpoint=o3pro_emulator.endpoint, api_key=o3pro_emulator.api_key))
+    with BackgroundHandler(client, store=path, pace=QUICK) as successor:
+        assert all(reply["success"] for reply in successor.wait_all(timeout=20).values())
+    assert o3pro_emulator.counters()["accepted"] == 1
+
+
+FORGETFUL = (
+    LEAVING
+    + """
+held = []
+
+async def main():
+    handler = AsyncBackgroundHandler(client, store=sys.argv[1])
+    KEEPING
+    job = await handler.submit("q")
+    while job.response_id is None:
+        await asyncio.sleep(0.01)
+    return job.id
+
+job_id = asyncio.run(main())
+with BackgroundHandler(client, store=sys.argv[1]) as successor:
+    print(successor.wait(job_id, timeout=20)["success"])
+"""
+)
+
+
+@pytest.mark.parametrize("keeping", ["", "held.append(handler)"])
+def test_a_loop_that_has_ended_keeps_no_job(o3pro_emulator: Emulator, tmp_path: Path, keeping: str) -> None:
+    """A handler that was not closed lets go of its jobs when its loop ends, though its process lives."""
+    o3pro_emulator.set_knobs("seconds=1 queued=0")
+    said = run(FORGETFUL.replace("KEEPING", keeping), o3pro_emulator, tmp_path / "jobs.db")
+    assert said.split() == ["True"]
+    assert o3pro_emulator.counters()["accepted"] == 1
+
+
 # The tests that hold each line of README's table: in memory, and with a store.
 LINES = {
     "a wait runs out of time": (
@@ -138,6 +206,8 @@ LINES = {
     "the handler is closed": (
         "test_handler.test_the_end_of_the_interpreter_cancels",
         "test_survival.test_the_next_process_has_every_job",
+        "test_survival.test_who_starts_a_job_and_leaves_has_sent_it",
+        "test_survival.test_a_loop_that_has_ended_keeps_no_job",
         "test_store_faces.test_settings_decide_what_closing_does",
     ),
     "the process is killed": (

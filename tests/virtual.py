@@ -81,7 +81,9 @@ class SlowStore(MemoryStore):
         self.is_closed = False
         self._noticed: Callable[[Collection[str]], object] = len
 
-    def open(self, endpoint: str, noticed: Callable[[Collection[str]], object]) -> Future[None]:
+    def open(
+        self, endpoint: str, noticed: Callable[[Collection[str]], object], is_heard: Callable[[], bool] = lambda: True
+    ) -> Future[None]:
         self._noticed = noticed
         return self._later("open", endpoint, lambda: None)
 

@@ -120,10 +120,10 @@ class JobFile:
         Else, or where anything stands against it, the next call tries again.
         """
         if self._is_soiled:
+            self._connection.execute("PRAGMA busy_timeout = 0")
             with suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA busy_timeout = 0")
                 self._is_soiled = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] != 0
-                self._connection.execute(f"PRAGMA busy_timeout = {round(self._busy * 1000)}")
+            self._connection.execute(f"PRAGMA busy_timeout = {round(self._busy * 1000)}")
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -8,8 +8,8 @@ in the mirror, from which readers are served, after the commit.
 A job that has not ended is held by one owner: the epoch of its row counts the owners it had, and an owner writes
 only in his own epoch. Owners beat: each counts his own beats and, with each of them, looks at those of the others.
 One who stood still for six of them, and for as long as six of his should take, is taken for dead, and his jobs are
-free. No clock is compared, so neither a clock that jumps nor a machine that sleeps kills anybody; and one who was
-taken for dead and was not, wakes up in an old epoch.
+free; one whose process is known to have ended is dead at once. No clock is compared, so neither a clock that jumps
+nor a machine that sleeps kills anybody; and one who was taken for dead and was not, wakes up in an old epoch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from o3pro_bg._records import Failure, JobRecord, JobRequest
+from o3pro_bg._sqlite.place import is_gone
 from o3pro_bg._sqlite.rows import Row, record_from, request_from_text, request_to_text, state_to_text
 from o3pro_bg._states import JobStatus
 
@@ -98,6 +99,9 @@ class Journal:
             self._catch_up()
         self._news.clear()
         with self.transaction():
+            for owner in self._file.beats(self._pace):
+                if _is_dead(owner):
+                    self._file.bury(owner)
             self._claim()
 
     @contextmanager
@@ -115,7 +119,7 @@ class Journal:
             for owner, (beat, ratio) in self._file.beats(self._pace).items():
                 before, beats = self._silence.get(owner, (None, 0))
                 silence[owner] = beat, (beats + 1 if beat == before else 0)
-                if silence[owner][1] >= PATIENCE * max(1.0, ratio):
+                if silence[owner][1] >= PATIENCE * max(1.0, ratio) or _is_dead(owner):
                     self._file.bury(owner)
             self._claim()
         self._silence = silence
@@ -144,11 +148,12 @@ class Journal:
         if found is not None:
             known = self._view(found.job_id)
             return self._read(found) if known is None else known.record
-        row = self._row(_Known(record, 0, 1, is_mine=True))
+        epoch = self._seq + 1  # above that of any job which had this id before
+        row = self._row(_Known(record, 0, epoch, is_mine=True))
         text = request_to_text(request, keep_text=self._keep_text)
         number = self._file.insert(row, request.dedupe_key, text, self._owner, self._seq + 1)
         self._file.beat(self._owner, self._pace)  # an owner of whom nobody knows, holds nothing
-        self._step(job_id, _Known(record, number, 1, is_mine=True))
+        self._step(job_id, _Known(record, number, epoch, is_mine=True))
         return record
 
     def replace(self, record: JobRecord) -> bool:
@@ -213,7 +218,8 @@ class Journal:
         for job_id in self._file.free(self._endpoint):
             known = self._known.get(job_id)
             if known is not None and not known.record.status.is_terminal:  # else its row is damaged
-                mine = known._replace(epoch=known.epoch + 1, is_mine=True)
+                epoch = known.epoch + 1
+                mine = known._replace(record=replace(known.record, epoch=epoch), epoch=epoch, is_mine=True)
                 self._file.hand_over(mine.number, self._owner, mine.epoch, self._seq + 1)
                 self._step(job_id, mine)
                 self._news.add(job_id)
@@ -238,6 +244,8 @@ class Journal:
         if before is not None and before.is_mine and before.epoch == row.epoch:
             record = replace(_booked(before.record, truth.record), cancel_requested_at=row.cancel_requested_at)
             truth = before._replace(record=record)
+        elif before is not None and _has_been_told(before.record, truth.record):
+            truth = truth._replace(record=_booked(before.record, truth.record))
         if truth != before:
             self._put(row.job_id, truth)
             self._news.add(row.job_id)
@@ -280,6 +288,7 @@ class Journal:
                 request,
                 row.state or "",
                 cancel_requested_at=row.cancel_requested_at,
+                epoch=row.epoch,
                 now_mono=now_mono,
                 now_wall=now_wall,
             )
@@ -300,17 +309,29 @@ class Journal:
             return JobRequest("", "", endpoint=row.endpoint, is_whole=False)
 
 
+def _is_dead(owner: str) -> bool:
+    """Tell whether the process of this owner is known to have ended, by the mark in his name."""
+    return is_gone(owner.partition(" ")[2])
+
+
 def _merged(before: _Known, record: JobRecord) -> tuple[_Known, bool]:
     """
     Answer what is to be kept of a record that shall take the place of another, and whether that is the record itself.
 
-    It is only in the hands of the job's owner, and where it does not move a job that has ended; else facts that were
-    unknown are all that is kept of it.
+    It is only in the hands of the job's owner, if it was made since he holds the job, and where it does not move a job
+    that has ended; else facts that were unknown are all that is kept of it.
     """
     truth = before.record
-    is_newest = before.is_mine and (not truth.status.is_terminal or record.status is truth.status)
+    is_owners = before.is_mine and record.epoch == truth.epoch
+    is_newest = is_owners and (not truth.status.is_terminal or record.status is truth.status)
     kept = _booked(record, truth) if is_newest else _booked(truth, record)
     return before._replace(record=replace(kept, cancel_requested_at=truth.cancel_requested_at)), is_newest
+
+
+def _has_been_told(shown: JobRecord, truth: JobRecord) -> bool:
+    """Tell whether readers saw this job end, in a state that could not be written, so that it ended again elsewhere."""
+    is_same = shown.created_at == truth.created_at and shown.failure != _DAMAGED
+    return is_same and shown.status.is_terminal and truth.failure != _DAMAGED
 
 
 def _booked(record: JobRecord, other: JobRecord) -> JobRecord:

@@ -1,5 +1,5 @@
 """
-Where a file is: how it is made, told from another, and known to be open.
+Where a file is, and who is there: how it is made, told from another, and known to be open; and who has died.
 
 A forked process cannot use a file that was open before the fork: SQLite would count locks there that only the other
 process holds.
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
     Identity = tuple[int, int] | None
 
+_MOUNTS: Final = "/proc/self/mountinfo"
+
 _OPEN: Final[list[Identity]] = []
 """The files that this process has open."""
 
 _INHERITED: Final[set[Identity]] = set()
 """Those that were open as it was forked."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _INHERITED.update(_OPEN))
+getattr(os, "register_at_fork", dict)(after_in_child=lambda: _INHERITED.update(_OPEN))  # no forks on Windows
 
 
 def make(path: Path) -> None:
@@ -46,8 +47,17 @@ def identity(path: str) -> Identity:
 
 def lies_in_its_folder(path: str) -> bool:
     """Tell whether the file is where all who know it find the same journal beside it: not mounted or linked alone."""
-    found = os.stat(path)
-    return found.st_nlink == 1 and found.st_dev == os.stat(os.path.dirname(path)).st_dev
+    return os.stat(path).st_nlink == 1 and not _is_mounted(path)
+
+
+def _is_mounted(path: str) -> bool:
+    """Tell whether the file itself is a mount; the layers of a container may give it another device than its folder."""
+    try:
+        with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+            points = {line.split(" ")[4] for line in file}
+    except OSError:
+        return os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev
+    return "".join(f"\\{ord(sign):03o}" if sign in " \t\n\\" else sign for sign in path) in points
 
 
 def is_inherited(file: Identity) -> bool:
@@ -63,3 +73,42 @@ def registered(file: Identity) -> Iterator[None]:
         yield
     finally:
         _OPEN.remove(file)
+
+
+def process_mark() -> str:
+    """
+    Answer what tells this process from all others, for `is_gone`, or an empty string where Linux does not tell.
+
+    That is its number and the time of its start, and the kernel and the namespace in which they mean something.
+    """
+    try:
+        return f"{os.getpid()} {_state_of(os.getpid())[1]} {_house()}"
+    except OSError:
+        return ""
+
+
+def is_gone(mark: str) -> bool:
+    """Tell whether the process of this mark is known to have ended; nothing is known of those of another house."""
+    number, _, rest = mark.partition(" ")
+    start, _, house = rest.partition(" ")
+    try:
+        if house != _house():
+            return False
+        os.kill(int(number), 0)
+        state, its_start = _state_of(int(number))
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError, ValueError):
+        return False
+    return its_start != start or state in "ZX"  # another one of the same number; or nobody has buried it yet
+
+
+def _state_of(number: int) -> tuple[str, str]:
+    with open(f"/proc/{number}/stat", encoding="utf-8", errors="replace") as file:
+        facts = file.read().rpartition(")")[2].split()  # what stands before is a name, which may hold anything
+    return facts[0], facts[19]
+
+
+def _house() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"

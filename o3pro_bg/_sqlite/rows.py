@@ -117,6 +117,7 @@ def record_from(
     cancel_requested_at: float | None,
     now_mono: float,
     now_wall: float,
+    epoch: int = 0,
 ) -> JobRecord:
     """
     Answer the record whose state was written so.
@@ -128,6 +129,7 @@ def record_from(
         cancel_requested_at: Unix time of the wish to cancel that stands, or None.
         now_mono: Any moment after the submission, on the monotonic clock.
         now_wall: The same moment in Unix time; a job that seems to be submitted later is taken to be new.
+        epoch: Which time of being held it is that the file knows.
 
     Raises:
         ValueError: The text is damaged.
@@ -142,6 +144,7 @@ def record_from(
         started=started,
         ended=started + total_time if facts["status"].is_terminal else None,
         cancel_requested_at=cancel_requested_at,
+        epoch=epoch,
         **facts,
     )
 
@@ -217,6 +220,7 @@ _STATE: Final[Mapping[str, Callable[[Any], Any]]] = {
     "usage": _usage,
     "model": _text,
     "waiting": _text,
+    "doubtful": _count,
 }
 
 

@@ -30,11 +30,14 @@ if TYPE_CHECKING:
 
     from o3pro_bg._sqlite.mirror import Mirror
 
-    Notice = weakref.WeakMethod[Callable[[Collection[str]], object]]
+    Notice = weakref.WeakMethod[Callable[[Collection[str]], bool]]
+
 
 log = logging.getLogger("o3pro_bg")
 
 T = TypeVar("T")
+
+_MOVES: Final = (Journal.replace, Journal.remove)
 
 _PULSE: Final = 0.2  # seconds between two looks at what other processes did
 
@@ -147,7 +150,8 @@ def serve(
         settings: How the store is used.
         inbox: Where the operations come from.
         mirror: Where the records are shown.
-        notice: What to call, as long as it is there, with the ids of jobs that changed elsewhere.
+        notice: What to call, as long as it is there, with the ids of jobs that changed elsewhere, if any; it answers
+            whether anybody is left to hear that.
         opened: Is done once the mirror shows all jobs, or raises `StoreError`.
         closed: Is done once the file is closed, and raises `StoreError` where something could not be written.
     """
@@ -177,8 +181,8 @@ class _Writer:
     """
     Carries out what comes into the inbox.
 
-    What could not be written is kept, the newest state of each job, and tried again with whatever comes next, and
-    with every pulse: readers have seen it already.
+    What could not be written is kept, the newest state of each job, and tried again with every pulse: readers have seen
+    it already.
     """
 
     def __init__(self, settings: Settings, inbox: Inbox, journal: Journal, notice: Notice) -> None:
@@ -198,16 +202,19 @@ class _Writer:
         if not self._unwritten:
             return None
         return StoreError(
-            f"the job store {self._settings.path}: the last news of {len(self._unwritten)} jobs could not be written"
+            f"the job store {self._settings.path}: the last news of these jobs could not be written: "
+            + ", ".join(self._unwritten)
         )
 
     def _turn(self) -> bool:
         """Do what there is to do; tell whether it was the last."""
         batch = self._inbox.take(max(0.0, self._next_pulse - time.monotonic()))
+        if batch and batch[-1].verb is Journal.release:
+            self._write_late()  # what is not held any more cannot be written
+            self._carry_out(batch)
+            return True
         if batch:
             self._carry_out(batch)
-            if batch[-1].verb is Journal.release:
-                return True
         if time.monotonic() >= self._next_pulse:
             self._look_around()
             self._next_pulse = time.monotonic() + self._pulse
@@ -217,19 +224,28 @@ class _Writer:
         try:
             with self._journal.glance():
                 pass
-            if self._unwritten:
-                self._carry_out([])
-            elif self._journal.awaits and time.monotonic() >= self._next_beat:
+            if self._journal.awaits and time.monotonic() >= self._next_beat:
                 self._next_beat = time.monotonic() + self._settings.pace
                 self._journal.beat()
                 self._relax()
+            self._write_late()
         except StoreError as exc:
             self._complain(exc)
         self._journal.wipe()
 
+    def _write_late(self) -> None:
+        """Try again, one by one, what could not be written: where one of it never can be, the others still are."""
+        while self._unwritten:
+            job_id, operation = next(iter(self._unwritten.items()))
+            del self._unwritten[job_id]
+            self._carry_out([operation])
+            if job_id in self._unwritten:  # it is the last one now: another comes first at the next pulse
+                return
+
     def _carry_out(self, batch: list[Operation[Any]]) -> None:
-        is_read = bool(batch) and all(operation.verb is Journal.refresh for operation in batch)
-        batch = batch if is_read else [*self._unwritten.values(), *batch]
+        is_read = all(operation.verb is Journal.refresh for operation in batch)
+        if not is_read:  # what is to be removed makes way for what comes
+            batch = [*(late for late in self._unwritten.values() if late.verb is Journal.remove), *batch]
         try:
             with self._journal.glance() if is_read else self._journal.transaction():
                 outcomes = [operation.run(self._journal) for operation in batch]
@@ -242,8 +258,10 @@ class _Writer:
             if not isinstance(exc, Exception):
                 raise
             return
+        for operation in batch:
+            if operation.verb in _MOVES:
+                self._unwritten.pop(_job_of(operation), None)  # this is newer
         if not is_read:
-            self._unwritten.clear()
             self._relax()
         for operation, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, StoreError) and operation.verb is Journal.replace:
@@ -259,21 +277,17 @@ class _Writer:
 
     def _keep(self, operation: Operation[Any]) -> None:
         """Remember what was to be written of a job, which readers see from now on."""
-        if operation.verb is Journal.replace and self._show(operation):
-            job_id = operation.args[0].job_id
-        elif operation.verb is Journal.remove:
-            job_id = operation.args[0]
-        else:
-            return
-        self._unwritten[job_id] = operation
+        if operation.verb is Journal.remove or (operation.verb is Journal.replace and self._show(operation)):
+            self._unwritten[_job_of(operation)] = operation
 
     def _tell(self) -> None:
+        """Tell what others have changed; where nobody is left to hear it, nobody can live a job that is held here."""
         job_ids, notice = self._journal.take_news(), self._notice()
-        if job_ids and notice is not None:
-            try:
-                notice(job_ids)
-            except Exception as exc:
-                log.error("who was told of changes in the job store raised %s", type(exc).__name__)
+        try:
+            if notice is not None and not notice(job_ids):  # a store that is gone has itself put in its release
+                self._inbox.put(Operation(Journal.release))
+        except Exception as exc:
+            log.error("who was told of changes in the job store raised %s", type(exc).__name__)
 
     def _complain(self, error: StoreError) -> None:
         if not self._is_troubled:
@@ -281,9 +295,15 @@ class _Writer:
             log.warning("%s; it is tried again, and the jobs go on in memory", error)
 
     def _relax(self) -> None:
-        if self._is_troubled:
+        if self._is_troubled and not self._unwritten:
             self._is_troubled = False
             log.info("the job store %s: all is written again", self._settings.path)
+
+
+def _job_of(operation: Operation[Any]) -> str:
+    """Answer the id of the job that this replaces or removes."""
+    subject = operation.args[0]
+    return subject if isinstance(subject, str) else str(subject.job_id)
 
 
 def _told(settings: Settings, exc: BaseException) -> StoreError:

@@ -1,0 +1,84 @@
+"""When a job is looked at again, and what failed looks come to."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import TYPE_CHECKING, Final
+
+from o3pro_bg._pacing import backoff
+from o3pro_bg._records import Failure, News
+from o3pro_bg._remote import Trouble
+from o3pro_bg._states import Event
+
+if TYPE_CHECKING:
+    from o3pro_bg._remote import RemoteTrouble
+    from o3pro_bg._shared import Shared
+
+log = logging.getLogger("o3pro_bg")
+
+_LONGEST_PAUSE: Final = 600.0  # seconds between looks, whatever the service asks for
+_UNNAMED_PATIENCE: Final = 20  # times `lost_after` for refusals that do not say what is missing
+_WAITING: Final = {
+    Trouble.THROTTLED: "rate_limit",
+    Trouble.DENIED: "denied",
+    Trouble.MISSING: "refused",
+    Trouble.REFUSED: "refused",
+}
+
+
+class Lookout:
+    """
+    The looks at one job.
+
+    Args:
+        shared: What all jobs share.
+        job_id: The job.
+        born: When it was submitted, on the ledger's clock.
+
+    Attributes:
+        hint: Seconds until the next look that somebody asked for, or None.
+        troubles: How many exchanges failed in a row.
+        has_looked: Whether anything is known of the job by now.
+    """
+
+    def __init__(self, shared: Shared, job_id: str, born: float) -> None:
+        self.hint: float | None = None
+        self.troubles = 0
+        self.has_looked = False
+        self._shared = shared
+        self._job_id = job_id
+        self._born = born
+        self._missing_since: float | None = None
+
+    def pause(self) -> float:
+        """Answer the seconds until the next look."""
+        luck = random.random()
+        if self.troubles:
+            return max(backoff(self.troubles, luck), min(self.hint or 0.0, _LONGEST_PAUSE))
+        return self._shared.pace.delay(self._shared.ledger.clock() - self._born, luck, hint=self.hint)
+
+    def saw(self, news: News) -> None:
+        """Note that a look, or a create, brought news."""
+        self.has_looked = True
+        self.troubles, self.hint, self._missing_since = 0, news.poll_after or None, None
+
+    def failed(self, response_id: str, trouble: RemoteTrouble) -> News | None:
+        """
+        Note that a look failed; answer the news that the service has lost the response, if it has.
+
+        That is believed of a service that keeps denying it by name: a gateway that leads elsewhere for a while denies
+        everything. Only one that does so for long is believed, too.
+        """
+        self.has_looked = True
+        self.troubles += 1
+        self.hint = trouble.retry_after
+        log.info("job %s: look %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
+        if trouble.kind in (Trouble.MISSING, Trouble.REFUSED):
+            now = self._shared.ledger.clock()
+            self._missing_since = now if self._missing_since is None else self._missing_since
+            is_named = trouble.failure.code == "lost" or response_id in trouble.failure.detail
+            if now - self._missing_since >= self._shared.lost_after * (1 if is_named else _UNNAMED_PATIENCE):
+                return News(Event.LOST, failure=Failure("lost", trouble.failure.detail))
+        self._shared.ledger.note(self._job_id, waiting=_WAITING.get(trouble.kind, "connection"))
+        return None
