@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from o3pro_bg._late import is_owed
+from o3pro_bg._late import is_owed, settle
 from o3pro_bg._ledger import outcome
 from o3pro_bg._life import Life
 from o3pro_bg._records import Failure, News
@@ -59,6 +59,7 @@ class Engine:
         self._lives: dict[str, Life] = {}
         self._take_backs: dict[str, Callable[[], object]] = {}
         self._background: set[asyncio.Future[Any]] = set()
+        self._settling: asyncio.Future[None] | None = None
         self._still_sends = True
         self._closing: asyncio.Task[None] | None = None
 
@@ -81,15 +82,15 @@ class Engine:
                 self._notice(job_id, then_of, spread * random.random())
 
         records = await self.ledger.open(endpoint, noticed)
-        noticed([record.job_id for record in records if self.ledger.holds(record.job_id)])
-        for record in records:
-            if is_owed(record, self.ledger.clock()) and self.ledger.serves(record):
-                self.background(self._settle_up(record))
+        now = self.ledger.clock()
+        owed = [record for record in records if is_owed(record, now) and self.ledger.serves(record)]
+        if owed and not self._shared.closing:
+            self._settling = asyncio.ensure_future(settle(self._shared, owed, asyncio.sleep))
 
     def _notice(self, job_id: str, then_of: Callable[[str], Callable[[], object] | None], first_look: float) -> None:
         """Do what another process has left to do, or leave to it what it does now."""
         record, life = self.ledger.find(job_id), self._lives.get(job_id)
-        if not self.ledger.is_held(job_id):  # it goes on, or has ended, elsewhere, and is called back there
+        if not self.ledger.is_ours(job_id):  # it goes on, or has ended, elsewhere, and is called back there
             self._take_backs.pop(job_id, lambda: None)()
         if record is None or record.status.is_terminal or self._shared.closing:
             return
@@ -103,10 +104,6 @@ class Engine:
             self._life_of(job_id, first_look)
             self.expected.add(job_id)
             self.background(self.run(job_id, then_of(job_id)))
-
-    async def _settle_up(self, record: JobRecord) -> None:
-        with self._living(record.job_id, Life(record, self._shared)) as life:
-            await life.settle_up(record)
 
     async def run(self, job_id: str, then: Callable[[], object] | None = None) -> None:
         """
@@ -145,6 +142,7 @@ class Engine:
             self._take_backs.pop(job_id, None)
             then()
 
+        self._take_backs.pop(job_id, lambda: None)()  # that of the time before the job was elsewhere
         self._take_backs[job_id] = self.when_ended(job_id, told)
 
     def when_ended(self, job_id: str, then: Callable[[], object]) -> Callable[[], object]:
@@ -258,6 +256,8 @@ class Engine:
         await asyncio.shield(self._closing)
 
     async def _close(self, timeout: float) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
         await self._ended(timeout * _FOR_SENDING)
         self._still_sends = False
         for life in self._lives.values():

@@ -113,7 +113,7 @@ class Ledger:
 
     async def open(self, endpoint: str, noticed: Callable[[Collection[str]], object]) -> list[JobRecord]:
         """
-        Open the store, and answer the records of its jobs.
+        Open the store, notice what is held here from now on, and answer the records of all jobs.
 
         Args:
             endpoint: The service whose jobs shall be lived here when nobody else does.
@@ -135,6 +135,8 @@ class Ledger:
         ended = [record for record in records if record.ended is not None]
         for record in sorted(ended, key=lambda record: record.ended or 0.0):
             self._retire(record)
+        if not self._closed:
+            self._see([record.job_id for record in records if self._store.holds(record.job_id)])
         return records
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -155,18 +157,24 @@ class Ledger:
         return record
 
     def newest(self, job_id: str) -> JobRecord | None:
-        """Answer the job's newest record, written or not, or None where there is no such job."""
-        draft = self._drafts.get(job_id)
-        return self._store.get(job_id) if draft is None else draft.record
+        """
+        Answer the job's newest record, written or not, or None where there is no such job.
+
+        A draft from before the job was elsewhere is not the newest: it will not be written.
+        """
+        draft, record = self._drafts.get(job_id), self._store.get(job_id)
+        if draft is None or (record is not None and record.epoch != draft.record.epoch):
+            return record
+        return draft.record
 
     def holds(self, job_id: str) -> bool:
         """Tell whether the job has not ended, and it is for this process to live it."""
         record = self.newest(job_id)
         return record is not None and not record.status.is_terminal and self._store.holds(job_id)
 
-    def is_held(self, job_id: str) -> bool:
-        """Tell whether the job is this process's, as everyone sees it: its end may be under way to the store."""
-        return self._store.holds(job_id)
+    def is_ours(self, job_id: str) -> bool:
+        """Tell whether the job is this process's, or what is being written of it will tell whether it is."""
+        return job_id in self._drafts or self._store.holds(job_id)
 
     def serves(self, record: JobRecord) -> bool:
         """Tell whether the job's service is the one that is asked here."""

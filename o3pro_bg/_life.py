@@ -20,7 +20,7 @@ from o3pro_bg._lookout import Lookout
 from o3pro_bg._pacing import backoff
 from o3pro_bg._records import Failure, JobRecord, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
-from o3pro_bg._states import Event, JobStatus
+from o3pro_bg._states import Event
 from o3pro_bg._submission import Submission
 
 if TYPE_CHECKING:
@@ -88,15 +88,6 @@ class Life:
             # No traceback: it may quote the prompt.
             log.error("job %s met %s: a bug of o3pro_bg", self._job_id, type(exc).__name__)
             self._fail("internal", type(exc).__name__)
-
-    async def settle_up(self, record: JobRecord) -> None:
-        """See to what a former process may owe for a job that it ended: a cancel at the service, and the usage."""
-        self.task = asyncio.current_task()
-        with suppress(RemoteTrouble):
-            remote = await self._shared.connected()
-            self._cancel_wanted = record.status is JobStatus.FAILED
-            await self._watch(remote)
-            await book_late_usage(self._shared, self._job_id, record.response_id or "", self._nap)
 
     # --- wishes -------------------------------------------------------------------------------------------
 
@@ -199,7 +190,8 @@ class Life:
             if (remote := await self._connected()) is None:
                 return
             if self._response_id is None:
-                news = await self._submission.accepted(remote)
+                if (news := await self._submission.accepted(remote)) is None:
+                    return
                 self._response_id = news.response_id
                 self._lookout.saw(news)
                 self._ledger.apply(self._job_id, news)

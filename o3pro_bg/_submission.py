@@ -79,13 +79,19 @@ class Submission:
             return News(Event.ERRORED, failure=Failure("text_not_kept"))
         return None
 
-    async def accepted(self, remote: Remote) -> News:
-        """Answer the news with which the service accepts the job, or those that end it."""
+    async def accepted(self, remote: Remote) -> News | None:
+        """
+        Answer the news with which the service accepts the job, or those that end it.
+
+        They are None where the job is, or was, elsewhere: what becomes of it is not for this one to tell.
+        """
         while True:
             try:
                 news = await self._post(remote)
             except RemoteTrouble as trouble:
                 log.info("job %s: create %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
+                if trouble.failure.code == _TAKEN_OVER:
+                    return None
                 self._troubles += 1
                 if self._may_send_again(trouble):
                     # One may be running, and cannot just be dropped.
@@ -101,8 +107,6 @@ class Submission:
     def refused(self, trouble: RemoteTrouble) -> News:
         """Answer the news that end a job whose create is not sent again."""
         failure = trouble.failure
-        if failure.code == _TAKEN_OVER:
-            return News()  # what becomes of it is not for this one to tell
         if trouble.kind is Trouble.UNCLEAR or self._uncertain:
             failure = Failure("submission_uncertain", f"{failure.code} {failure.detail}".strip())
         elif self._is_unwanted() and trouble.kind in _NEVER_ARRIVED:

@@ -1269,6 +1269,18 @@ async def test_the_next_process_looks_for_late_usage() -> None:
 
 
 @virtual
+async def test_the_next_process_does_not_look_for_usage_without_end() -> None:
+    """After four looks, and a cancel before each where the service goes on, what is owed is given up."""
+    bench, _ = bench_of(seconds=0.01)
+    bench.enter(**stopped(status=JobStatus.FAILED, failure=Failure("deadline")))
+    bench.remote.script["look"] = [trouble(Trouble.UNCLEAR), RUNNING, News(), RUNNING]
+    bench.remote.script["cancel"] = [trouble(Trouble.REFUSED)] * 9
+    await bench.open()
+    await asyncio.sleep(1000)
+    assert bench.remote.counts == {"look": 4, "cancel": 4}
+
+
+@virtual
 async def test_the_next_process_cancels_what_a_deadline_has_left() -> None:
     """A job that failed by its deadline is cancelled at the service, should its process not have come to that."""
     bench, _ = bench_of(seconds=0.01)
@@ -1314,3 +1326,72 @@ async def test_without_a_client_late_usage_is_given_up() -> None:
     await bench.open()
     await asyncio.sleep(1)
     assert not bench.engine._lives
+
+
+@virtual
+async def test_a_job_that_comes_back_is_called_back_once() -> None:
+    """Who learns in one moment that a job was elsewhere and is his again, has one callback for it, and not two."""
+    bench, store = await taken_up(response_id="resp_1", sent_at=1.0)
+    await asyncio.sleep(0.5)
+    store.put(replace(bench.record(), epoch=3))
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
+    await asyncio.sleep(1)
+    assert bench.ended == ["job"]
+
+
+@virtual
+async def test_a_callback_is_not_taken_back_for_an_end_of_ours() -> None:
+    """A notice that comes after our end was written, and before it is told, takes no callback away."""
+    bench, store = await taken_up(response_id="resp_1", sent_at=1.0)
+    await asyncio.sleep(0.5)
+    store.seconds = 1
+    bench.ledger.apply("job", ANSWERED)
+    newest = bench.ledger.newest("job")
+    assert newest is not None
+    store._records["job"] = newest
+    store.tell("job")
+    await asyncio.sleep(2)
+    assert bench.ended == ["job"]
+
+
+@virtual
+async def test_a_draft_of_an_older_epoch_is_not_the_newest() -> None:
+    """What is still being written of the time before a job was elsewhere says nothing about it."""
+    bench, store = bench_of()
+    bench.enter()
+    bench.ledger.note("job", waiting="rate_limit")
+    assert bench.ledger.newest("job") != bench.record()
+    store._records["job"] = replace(bench.record(), epoch=3)
+    assert bench.ledger.newest("job") is bench.record()
+    del store._records["job"]
+    assert bench.ledger.newest("job") is not None
+    await asyncio.sleep(2)
+
+
+@virtual
+async def test_closing_while_the_store_is_opened_leaves_nothing_behind() -> None:
+    """What is opened by an engine that was closed meanwhile neither lives a job, nor settles what is owed."""
+    bench, _ = bench_of()
+    bench.enter(response_id="resp_1")
+    bench.enter("stopped", **stopped())
+    opening = asyncio.ensure_future(bench.open())
+    await asyncio.sleep(0.5)
+    await bench.engine.close(0)
+    await opening
+    await asyncio.sleep(100)
+    assert not bench.remote.counts
+    assert not bench.engine._lives
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@virtual
+async def test_many_jobs_are_taken_up_bit_by_bit() -> None:
+    """The loop breathes while many jobs are taken up."""
+    bench, _ = bench_of(seconds=0.01)
+    for number in range(450):
+        bench.enter(f"job-{number}", response_id=f"resp_{number}")
+    await bench.open()
+    assert len(bench.engine.expected) == 200
+    await asyncio.sleep(1)
+    assert (len(bench.engine.expected), len(bench.engine._lives)) == (0, 450)
+    await bench.engine.close(5)

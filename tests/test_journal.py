@@ -431,7 +431,7 @@ def test_what_could_not_be_written_is_shown(enter: Callable[..., Owner], path: P
     one.do("insert", record())
     other.look()
     newest = dataclasses.replace(one.get(), status=JobStatus.COMPLETED, ended=time.monotonic(), answer="text")
-    assert one.journal.keep(newest)
+    assert one.journal.keep(newest) == newest
     other.do("wish", "a", 5.0)
     assert one.look() == {"a"}
     assert one.get() == dataclasses.replace(newest, cancel_requested_at=5.0)
@@ -627,3 +627,18 @@ def test_the_jobs_of_an_ended_process_are_free_at_once(
     heir = enter("heir")
     assert heir.mirror.holds("c")
     assert not heir.mirror.holds("a")
+
+
+def test_a_former_owner_ends_no_job_of_another(enter: Callable[..., Owner]) -> None:
+    """An end that could not be written in time stays with him who told it: only facts of it go into the file."""
+    sleeper, thief = stolen(enter)
+    told = dataclasses.replace(sleeper.get(), status=JobStatus.FAILED, ended=1.0, failure=Failure("x"), model="m")
+    sleeper.journal.keep(told)
+    sleeper.look()
+    assert not sleeper.do("replace", told)
+    assert sleeper.get().status is JobStatus.FAILED
+    assert thief.look() == {"a"}
+    assert (thief.get().status, thief.get().model, thief.mirror.holds("a")) == (JobStatus.STARTED, "m", True)
+    assert enter("third").get().status is JobStatus.STARTED
+    assert thief.end(answer="text")
+    assert enter("fourth").get().answer == "text"

@@ -37,6 +37,23 @@ def test_a_process_is_there_until_it_has_ended() -> None:
 
 
 @on_linux
+def test_a_process_whose_main_thread_has_ended_is_there() -> None:
+    """A process that other threads go on with is there, though its main thread has ended."""
+    script = (
+        "import ctypes, threading, time; from o3pro_bg._sqlite.place import process_mark as mark; "
+        "threading.Thread(target=input).start(); print(mark(), flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    with subprocess.Popen(  # noqa: S603 - the script is ours
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        mark = process.stdout.readline().strip()
+        until(lambda: place._state_of(process.pid)[0] == "Z")
+        assert not is_gone(mark)
+        process.kill()
+
+
+@on_linux
 def test_another_process_of_the_same_number_is_another() -> None:
     """A number that was given away again is told by the time of the start."""
     number, _, house = process_mark().split(" ", 2)

@@ -720,6 +720,30 @@ def test_what_can_never_be_written_stops_nothing_else(
     until(lambda: get(witness, "b").model == "big too")
 
 
+def test_removal_that_can_never_be_written_stops_nothing_else(
+    enter: Callable[..., SqliteStore], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal that the file does not take keeps neither starts nor other removals from being written."""
+    store = enter()
+    for job_id in "abc":
+        of(store.insert(record(job_id)))
+    remove = JobFile.remove
+
+    def refuse(file: JobFile, number: int) -> None:
+        if number == 1:
+            raise StoreError("damaged")
+        remove(file, number)
+
+    monkeypatch.setattr(JobFile, "remove", refuse)
+    assert sentence(store.remove("a")) == "damaged"
+    of(store.insert(record("d", key="k")))
+    of(store.remove("b"))
+    until(lambda: sql(path, "SELECT job_id FROM jobs ORDER BY number") == [("a",), ("c",), ("d",)])
+    assert ids(store) == ["c", "d"]
+    monkeypatch.setattr(JobFile, "remove", remove)
+    until(lambda: sql(path, "SELECT job_id FROM jobs ORDER BY number") == [("c",), ("d",)])
+
+
 def test_newer_news_take_the_place_of_what_waits(
     enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,8 @@ class SqliteStore:
         store_text: Whether questions, options and answers are written; else hashes of them are, and a process that
             did not get an answer itself has to fetch it from the service.
         lease: Seconds after which another process takes over the jobs of one that does not show that it lives, the
-            longer of their leases; 0.1 at least. On Linux, one that has ended is noticed at once.
+            longer of their leases; 0.1 at least. Where Linux tells that it has ended, a sixth of that,
+            or nothing as the store is opened; not across containers.
 
     Raises:
         ValueError: `lease` is too short.

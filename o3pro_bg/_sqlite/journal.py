@@ -162,17 +162,28 @@ class Journal:
         if before is None or before.record.failure == _DAMAGED:  # whose row is left for who may mend it
             return False
         after, is_newest = _merged(before, record)
+        if not is_newest:  # what readers see may have been told before it could be written, and is not the truth
+            after = self._truth(before)
+            after = after._replace(record=_booked(after.record, record))
         is_there = self._file.update(self._row(after), self._seq + 1)
-        self._step(record.job_id, after if is_there else None)
+        shown = after if is_newest else before._replace(record=_booked(before.record, record))
+        self._step(record.job_id, shown if is_there else None)
         return is_there and is_newest
 
-    def keep(self, record: JobRecord) -> bool:
-        """Show the state of a job that could not be written, if it is held here; tell whether there is such a job."""
+    def keep(self, record: JobRecord) -> JobRecord | None:
+        """
+        Show the state of a job that could not be written, if it is held here.
+
+        Returns:
+            What is to be written as soon as it can be; None where there is no such job.
+        """
         if (before := self._view(record.job_id)) is None:
-            return False
-        if before.is_mine:
-            self._put(record.job_id, _merged(before, record)[0])
-        return True
+            return None
+        if not before.is_mine:
+            return record
+        after = _merged(before, record)[0]
+        self._put(record.job_id, after)
+        return after.record
 
     def wish(self, job_id: str, at: float | None) -> bool:
         """Set or withdraw the wish to cancel a job; False where it has ended, or there is none."""
@@ -203,6 +214,11 @@ class Journal:
                 self._file.hand_over(known.number, None, known.epoch, self._seq + 1)
                 self._step(job_id, known._replace(is_mine=False))
         self._file.bury(self._owner)
+
+    def _truth(self, known: _Known) -> _Known:
+        """Answer the job as the file has it."""
+        row = self._file.find(known.record.job_id, "", None)
+        return known if row is None or row.state is None else known._replace(record=self._read(row))
 
     def _step(self, job_id: str, known: _Known | None) -> None:
         self._steps.append((job_id, known))

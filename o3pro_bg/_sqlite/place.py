@@ -100,7 +100,8 @@ def is_gone(mark: str) -> bool:
         return True
     except (OSError, OverflowError, ValueError):
         return False
-    return its_start != start or state in "ZX"  # another one of the same number; or nobody has buried it yet
+    # Another one of the same number; or one that nobody has buried yet, though not one whose main thread alone ended.
+    return its_start != start or (state in "ZX" and len(os.listdir(f"/proc/{number}/task")) == 1)
 
 
 def _state_of(number: int) -> tuple[str, str]:
@@ -111,4 +112,8 @@ def _state_of(number: int) -> tuple[str, str]:
 
 def _house() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+        kernel = file.read().strip()
+    spaces = [
+        os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "time") if os.path.exists(f"/proc/self/ns/{kind}")
+    ]
+    return " ".join([kernel, *spaces])

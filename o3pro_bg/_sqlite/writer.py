@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import weakref
     from collections.abc import Callable, Collection
 
+    from o3pro_bg._records import JobRecord
     from o3pro_bg._sqlite.mirror import Mirror
 
     Notice = weakref.WeakMethod[Callable[[Collection[str]], bool]]
@@ -243,42 +244,60 @@ class _Writer:
                 return
 
     def _carry_out(self, batch: list[Operation[Any]]) -> None:
-        is_read = all(operation.verb is Journal.refresh for operation in batch)
-        if not is_read:  # what is to be removed makes way for what comes
-            batch = [*(late for late in self._unwritten.values() if late.verb is Journal.remove), *batch]
+        late = self._making_way_for(batch)
         try:
-            with self._journal.glance() if is_read else self._journal.transaction():
-                outcomes = [operation.run(self._journal) for operation in batch]
+            outcomes = self._outcomes_of([*late, *batch])
+            if late and isinstance(outcomes, StoreError):  # one of those may be what can never be written
+                late, outcomes = [], self._outcomes_of(batch)
         except BaseException as exc:
-            error = _told(self._settings, exc)
-            self._complain(error)
-            for operation in batch:
-                self._keep(operation)
-                operation.settle(StoreError(str(error)))
-            if not isinstance(exc, Exception):
-                raise
+            self._refuse(batch, _told(self._settings, exc))
+            raise
+        if isinstance(outcomes, StoreError):
+            self._refuse(batch, outcomes)
             return
-        for operation in batch:
+        for operation in (done := [*late, *batch]):
             if operation.verb in _MOVES:
                 self._unwritten.pop(_job_of(operation), None)  # this is newer
-        if not is_read:
+        if not _is_read(batch):
             self._relax()
-        for operation, outcome in zip(batch, outcomes, strict=True):
+        for operation, outcome in zip(done, outcomes, strict=True):
             if isinstance(outcome, StoreError) and operation.verb is Journal.replace:
                 self._show(operation)
             operation.settle(outcome)
 
-    def _show(self, operation: Operation[Any]) -> bool:
-        """Show readers the news that could not be written; False where there is no such job."""
+    def _making_way_for(self, batch: list[Operation[Any]]) -> list[Operation[Any]]:
+        """Answer the removals that wait, if there is anything new whose key or id they may free."""
+        if all(operation.verb is not Journal.insert for operation in batch):
+            return []
+        return [operation for operation in self._unwritten.values() if operation.verb is Journal.remove]
+
+    def _outcomes_of(self, batch: list[Operation[Any]]) -> list[Any] | StoreError:
+        """Carry these out as one transaction; answer what comes of each, or why nothing of it could be written."""
+        try:
+            with self._journal.glance() if _is_read(batch) else self._journal.transaction():
+                return [operation.run(self._journal) for operation in batch]
+        except Exception as exc:
+            return _told(self._settings, exc)
+
+    def _refuse(self, batch: list[Operation[Any]], error: StoreError) -> None:
+        self._complain(error)
+        for operation in batch:
+            self._keep(operation)
+            operation.settle(StoreError(str(error)))
+
+    def _show(self, operation: Operation[Any]) -> JobRecord | None:
+        """Show readers the news that could not be written; answer what is to be written of the job, if there is one."""
         try:
             return self._journal.keep(*operation.args)
         except Exception:  # what is no record cannot be shown either
-            return False
+            return None
 
     def _keep(self, operation: Operation[Any]) -> None:
         """Remember what was to be written of a job, which readers see from now on."""
-        if operation.verb is Journal.remove or (operation.verb is Journal.replace and self._show(operation)):
+        if operation.verb is Journal.remove:
             self._unwritten[_job_of(operation)] = operation
+        elif operation.verb is Journal.replace and (record := self._show(operation)) is not None:
+            self._unwritten[record.job_id] = Operation(Journal.replace, record)
 
     def _tell(self) -> None:
         """Tell what others have changed; where nobody is left to hear it, nobody can live a job that is held here."""
@@ -298,6 +317,10 @@ class _Writer:
         if self._is_troubled and not self._unwritten:
             self._is_troubled = False
             log.info("the job store %s: all is written again", self._settings.path)
+
+
+def _is_read(batch: list[Operation[Any]]) -> bool:
+    return all(operation.verb is Journal.refresh for operation in batch)
 
 
 def _job_of(operation: Operation[Any]) -> str:
