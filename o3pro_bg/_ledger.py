@@ -85,6 +85,7 @@ class Ledger:
         self._store = store
         self._retain = retain
         self._drafts: dict[str, _Draft] = {}
+        self._missed: set[str] = set()  # jobs that were changed elsewhere while a draft of theirs was being written
         self._ends: dict[str, asyncio.Future[JobRecord | None]] = {}
         self._refusals: dict[str, asyncio.Future[None]] = {}
         self._retired: dict[str, None] = {}
@@ -316,6 +317,8 @@ class Ledger:
             if self._drafts.get(after.job_id) is draft:
                 del self._drafts[after.job_id]
             self._written(after, written, has_moved=has_moved)
+            if after.job_id in self._missed and after.job_id not in self._drafts:
+                self._see([after.job_id])
             draft.settled.set_result(None)
 
         written.add_done_callback(lambda _: soon(loop, settle))
@@ -336,7 +339,9 @@ class Ledger:
         """Have the engine do what is to be done about what others have made of these jobs, and tell of it."""
         some, others = job_ids[:_AT_ONCE], job_ids[_AT_ONCE:]
         self._noticed(some)
-        for job_id in some:
+        self._missed.update(self._drafts.keys() & some)
+        for job_id in [job_id for job_id in some if job_id not in self._drafts]:  # else what becomes of that tells
+            self._missed.discard(job_id)
             record = self.find(job_id)
             if record is None or record.status.is_terminal:
                 self._tell(job_id)

@@ -1395,3 +1395,21 @@ async def test_many_jobs_are_taken_up_bit_by_bit() -> None:
     await asyncio.sleep(1)
     assert (len(bench.engine.expected), len(bench.engine._lives)) == (0, 450)
     await bench.engine.close(5)
+
+
+@virtual
+@pytest.mark.parametrize("trouble", [None, DISK_FULL])
+async def test_an_end_elsewhere_that_comes_as_we_write_is_told_once(trouble: StoreError | None) -> None:
+    """Where a job ended elsewhere while it is being written here, waiters are told, and nobody is called."""
+    bench, store = await taken_up(response_id="resp_1", sent_at=1.0)
+    await asyncio.sleep(0.5)
+    ended = bench.record().apply(News(Event.CANCELLED), now())
+    store.seconds, store.trouble = 1, trouble
+    bench.ledger.note("job", waiting="connection") if trouble else bench.ledger.apply("job", ANSWERED)
+    store.elsewhere.add("job")
+    store._records["job"] = ended
+    store.tell("job")
+    waiter = asyncio.ensure_future(bench.ledger.wait("job"))
+    await asyncio.sleep(3)
+    assert (await waiter).status is JobStatus.CANCELLED
+    assert bench.ended == []

@@ -21,6 +21,8 @@ from o3pro_bg import _portal
 from o3pro_bg._portal import LoopThread
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
+from .peers import until
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
@@ -175,9 +177,12 @@ def test_an_interrupted_call_cancels_its_coroutine(portal: LoopThread) -> None:
         finally:
             cancelled.set()
 
+    main = threading.main_thread().ident or 0
+
     def interrupt() -> None:
         begun.wait(PATIENCE)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        until(lambda: sys._current_frames()[main].f_code is threading.Condition.wait.__code__)  # it waits by now
+        signal.pthread_kill(main, signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -89,7 +89,9 @@ class SlowStore(MemoryStore):
 
     def replace(self, record: JobRecord) -> Future[bool]:
         def carry_out() -> bool:
-            return record.job_id not in self.elsewhere and super(SlowStore, self).replace(record).result()
+            before = self.get(record.job_id)
+            is_fenced = record.job_id in self.elsewhere or (before is not None and before.epoch != record.epoch)
+            return not is_fenced and super(SlowStore, self).replace(record).result()
 
         return self._later("replace", record.job_id, carry_out)
 
