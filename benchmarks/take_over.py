@@ -1,10 +1,11 @@
 """
-How long a job goes unwatched when the process that holds it is killed.
+How long a job goes unwatched when the process that holds it is killed, or stands still.
 
     python benchmarks/take_over.py          # --rounds 11
 
-Two processes share a store. The first starts a job, and is killed at a random moment; the time goes from the kill to
-the second one's first look at the job. The peer is the lease itself: a new owner cannot know earlier.
+Two processes share a store. The first starts a job, and gets SIGKILL or SIGSTOP at a random moment; the time goes
+from there to the second one's first look at the job. The peer is the lease itself: of who stands still, nobody can
+know earlier.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +55,8 @@ def hold(path: str, lease: float) -> None:
     time.sleep(3600)
 
 
-async def take_over(lease: float) -> float:
-    """Answer for how many seconds the job of a killed process went unwatched."""
+async def take_over(lease: float, end: signal.Signals) -> float:
+    """Answer for how many seconds the job of a process that got this signal went unwatched."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "jobs.db")
         command = [sys.executable, __file__, "--hold", str(path), "--lease", str(lease)]
@@ -65,10 +68,12 @@ async def take_over(lease: float) -> float:
             await asyncio.sleep(lease + random.uniform(0, lease))
             if service.looked.is_set():
                 raise SystemExit("it was taken over from a living process")
-            holder.kill()
-            killed = time.perf_counter()
+            holder.send_signal(end)
+            begun = time.perf_counter()
             await service.looked.wait()
-            seconds = time.perf_counter() - killed
+            seconds = time.perf_counter() - begun
+        with suppress(ProcessLookupError):
+            holder.kill()
         await holder.wait()
     return seconds
 
@@ -83,11 +88,13 @@ def main() -> None:
     if options.hold is not None:
         hold(options.hold, options.lease)
         return
-    print("| lease | unwatched, median | longest | median to lease |\n|---|---|---|---|")
+    print("| lease | signal | unwatched, median | longest | median to lease |\n|---|---|---|---|---|")
     for lease in LEASES:
-        times = [asyncio.run(take_over(lease)) for _ in range(options.rounds)]
-        median = statistics.median(times)
-        print(f"| {lease:g} s | {median:.2f} s | {max(times):.2f} s | {median / lease:.2f} |", flush=True)
+        for end in (signal.SIGKILL, signal.SIGSTOP):
+            times = [asyncio.run(take_over(lease, end)) for _ in range(options.rounds)]
+            median = statistics.median(times)
+            row = (f"{lease:g} s", end.name, f"{median:.2f} s", f"{max(times):.2f} s", f"{median / lease:.2f}")
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":
