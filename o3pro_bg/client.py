@@ -12,7 +12,8 @@ import anyio
 from anyio import to_thread
 
 from o3pro_bg._records import Failure
-from o3pro_bg._remote import RemoteTrouble, ResponsesRemote, Trouble
+from o3pro_bg._remote import RemoteTrouble, Trouble
+from o3pro_bg._responses import ResponsesRemote
 from o3pro_bg.config import O3ProConfig
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 import openai  # noqa: F401 - the first job shall not have to load it
 
 from o3pro_bg import O3ProClient, O3ProConfig, Pace, SqliteStore
-from o3pro_bg._remote import ResponsesRemote
+from o3pro_bg._responses import ResponsesRemote
 
 from .faces import Driver
 

@@ -16,7 +16,8 @@ from httpx import Response
 
 from o3pro_bg._admission import admit
 from o3pro_bg._records import Failure, JobRequest, News, Usage
-from o3pro_bg._remote import RemoteTrouble, ResponsesRemote, Trouble
+from o3pro_bg._remote import RemoteTrouble, Trouble
+from o3pro_bg._responses import ResponsesRemote
 from o3pro_bg._sentences import EN
 from o3pro_bg._states import Event
 from o3pro_bg.client import O3ProClient

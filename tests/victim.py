@@ -17,7 +17,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, O3ProClient, O3ProConfig, Pace, SqliteStore
-from o3pro_bg._remote import ResponsesRemote
+from o3pro_bg._responses import ResponsesRemote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from o3pro_bg._remote import ResponsesRemote
+    from o3pro_bg._responses import ResponsesRemote
 
 HOST = "https://x.openai.azure.com"
 URL = f"{HOST}/openai/v1/responses"
