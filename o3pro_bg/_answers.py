@@ -41,6 +41,12 @@ class Answer(Protocol):
 
 
 def read(response: Answer, *, asked: str | None) -> News:
+    """
+    Answer the news of a response that was just created, or of the one that was asked for.
+
+    Raises:
+        RemoteTrouble: It makes no sense, or is about another response.
+    """
     data = json_of(response)
     response_id, word = data.get("id"), data.get("status")
     known = isinstance(response_id, str) and response_id != "" and asked in (None, response_id)
@@ -88,6 +94,7 @@ def _glimpse(response: Answer) -> str:
 
 
 def bad_answer(response: Answer) -> RemoteTrouble:
+    """Answer the trouble that an answer without sense is."""
     return RemoteTrouble(Trouble.UNCLEAR, Failure("bad_answer", _glimpse(response)), request_id=_request_id(response))
 
 
@@ -215,6 +222,7 @@ def _meaning_of(status: int, said: str) -> tuple[Trouble, str]:
 
 
 def trouble_of(response: Answer) -> RemoteTrouble:
+    """Answer the trouble that a refusal is."""
     code, message = _error_of(json_of(response))
     kind, name = _meaning_of(response.status_code, f"{code} {message}")
     failure = Failure(name or code or f"http_{response.status_code}", message or _glimpse(response))

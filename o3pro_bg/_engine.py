@@ -201,7 +201,7 @@ class Engine:
         if record.lacks_answer and can_be_had:
             with suppress(RemoteTrouble):
                 remote = await self._shared.connected()
-                async with self._shared.in_flight:
+                async with self._shared.in_flight.place(record.job_id):
                     news = await remote.look(str(record.response_id))
                 if news.event is Event.ANSWERED:
                     return replace(record, answer=news.answer, output_items=news.output_items)
@@ -221,7 +221,7 @@ class Engine:
             raise RemoteTrouble(Trouble.REFUSED, Failure("other_endpoint"))
         if record.response_id is not None:
             remote = await self._shared.connected()
-            async with self._shared.in_flight:
+            async with self._shared.in_flight.place(record.job_id):
                 await remote.delete(record.response_id)
 
     async def delete_all(self, records: Collection[JobRecord]) -> list[JobRecord]:

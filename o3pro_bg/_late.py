@@ -52,7 +52,7 @@ async def settle(shared: Shared, records: Collection[JobRecord], nap: Nap) -> No
             await nap(pause)
             for record in records:
                 if record.job_id in running:
-                    await _stop(shared, remote, str(record.response_id))
+                    await _stop(shared, remote, record.job_id, str(record.response_id))
                 if await _look(shared, record.job_id, str(record.response_id)):
                     running.discard(record.job_id)
 
@@ -63,9 +63,9 @@ def _may_come(shared: Shared, job_id: str) -> bool:
     return is_unknown and shared.remote is not None and not shared.closing
 
 
-async def _stop(shared: Shared, remote: Remote, response_id: str) -> None:
+async def _stop(shared: Shared, remote: Remote, job_id: str, response_id: str) -> None:
     with suppress(RemoteTrouble):
-        async with shared.in_flight:
+        async with shared.in_flight.place(job_id, is_urgent=True):
             await remote.cancel(response_id)
 
 
@@ -73,7 +73,7 @@ async def _look(shared: Shared, job_id: str, response_id: str) -> bool:
     """Book the usage that the service tells by now; tell whether it has ended the response."""
     if shared.remote is not None and _may_come(shared, job_id):
         with suppress(RemoteTrouble):
-            async with shared.in_flight:
+            async with shared.in_flight.place(job_id):
                 news = await shared.remote.look(response_id)
             shared.ledger.apply(job_id, news)
             return news.event not in (None, Event.ACCEPTED, Event.PROGRESSED)

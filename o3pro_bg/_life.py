@@ -145,6 +145,7 @@ class Life:
         if self._is_sent:
             self._cancel_wanted = True
             self._cancels_asked = self._lookout.troubles = 0
+            self._shared.in_flight.hurry(self._job_id)
             self._wake.set()
         else:
             self.drop()
@@ -277,7 +278,7 @@ class Life:
         """Ask the service to cancel; False is its refusal. Whether it did stop, the next look tells."""
         self._cancels_asked += 1
         try:
-            async with self._shared.in_flight:
+            async with self._shared.in_flight.place(self._job_id, is_urgent=True):
                 await remote.cancel(response_id)
         except RemoteTrouble as trouble:
             log.info("job %s: cancel %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
@@ -286,7 +287,7 @@ class Life:
 
     async def _look(self, remote: Remote, response_id: str) -> None:
         try:
-            async with self._shared.in_flight:
+            async with self._shared.in_flight.place(self._job_id):
                 news = await remote.look(response_id)
         except RemoteTrouble as trouble:
             if (loss := self._lookout.failed(response_id, trouble)) is not None:

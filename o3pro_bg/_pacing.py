@@ -19,8 +19,8 @@ class Pace:
         factor: Seconds at an age of one second.
         floor: The shortest wait, in seconds.
         ceiling: The longest wait, in seconds.
-        jitter: The part by which a wait is shortened or lengthened at random (0.1 is ±10 %), so that jobs
-            that were started together are not looked at together.
+        jitter: The part by which a wait is lengthened at random, at the most (0.1 is 10 %), so that jobs that were
+            started together are not looked at together.
 
     Raises:
         ValueError: A figure is negative or not finite, or `floor` is above `ceiling`.
@@ -50,7 +50,7 @@ class Pace:
         if hint is not None:
             return min(max(hint, 0.05), 600.0)
         wait = min(max(self.factor * math.sqrt(max(age, 0.0)), self.floor), self.ceiling)
-        return wait * (1 + self.jitter * (2 * luck - 1))
+        return wait * (1 + self.jitter * luck)
 
 
 def backoff(failures: int, luck: float, *, first: float = 1.0, ceiling: float = 60.0) -> float:

@@ -1,5 +1,5 @@
 """
-The Responses API, over the SDK: it is the way in (credentials, base URL, proxies, TLS), asked for plain answers.
+The Responses API, over the SDK: it is the way in, with its credentials, its base URL and its HTTP client.
 
 Whatever an exchange raises becomes the one exception that the engine knows.
 """
@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-import anyio
-
 from o3pro_bg._answers import bad_answer, json_of, read, trouble_of
 from o3pro_bg._records import Failure
 from o3pro_bg._remote import RemoteTrouble, Trouble
@@ -18,30 +16,45 @@ from o3pro_bg._remote import RemoteTrouble, Trouble
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    import httpx2
     from openai import AsyncAzureOpenAI
 
+    from o3pro_bg._answers import Answer
+    from o3pro_bg._lanes import Lane
     from o3pro_bg._records import JobRequest, News
     from o3pro_bg.config import O3ProConfig
 
 JOB_TAG: Final = "o3pro_bg_job_id"
 
-_NEVER_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
+# The names of httpx2 and of aiohttp for a request of which nothing left.
+_NEVER_SENT: Final = frozenset(
+    {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"}
+    | {"ClientConnectorError", "ConnectionTimeoutError", "ClientHttpProxyError"}
+)
 
 
 class ResponsesRemote:
-    """The Responses API through one `AsyncAzureOpenAI`, which it owns."""
+    """
+    The Responses API through one `AsyncAzureOpenAI`, which it owns.
+
+    Args:
+        sdk: The SDK's client.
+        config: The deployment.
+        lane: How requests travel.
+        prepare: Gets ready what a request needs beside the service.
+    """
 
     def __init__(
         self,
         sdk: AsyncAzureOpenAI,
         config: O3ProConfig,
+        lane: Lane,
         prepare: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._prepare = prepare
         self.background = config.background
         self._sdk = sdk
         self._config = config
+        self._lane = lane
 
     async def prepare(self) -> None:
         """Have a token at hand, where tokens are used."""
@@ -51,17 +64,17 @@ class ResponsesRemote:
     async def create(self, job_id: str, request: JobRequest) -> News:
         """Send the question, exactly once: a repeated POST would be a second paid job."""
         timeout = self._config.create_timeout if self.background else None
-        response = await self._exchange("post", "responses", timeout, self._body(job_id, request))
-        return read(response, asked=None)
+        answer = await self._exchange("POST", "responses", timeout, self._body(job_id, request))
+        return read(answer, asked=None)
 
     async def look(self, response_id: str) -> News:
         """Ask how far the response is."""
-        response = await self._exchange("get", _path_of(response_id), self._config.look_timeout)
-        return read(response, asked=response_id)
+        answer = await self._exchange("GET", _path_of(response_id), self._config.look_timeout)
+        return read(answer, asked=response_id)
 
     async def cancel(self, response_id: str) -> None:
         """Ask the service to stop; only a look tells whether it did."""
-        await self._exchange("post", f"{_path_of(response_id)}/cancel", self._config.look_timeout)
+        await self._exchange("POST", f"{_path_of(response_id)}/cancel", self._config.look_timeout)
 
     async def delete(self, response_id: str) -> None:
         """
@@ -71,15 +84,16 @@ class ResponsesRemote:
         not, nor does a page of HTML with status 200.
         """
         try:
-            response = await self._exchange("delete", _path_of(response_id), self._config.look_timeout)
-            if response.status_code != 204 and json_of(response).get("deleted") is not True:
-                raise bad_answer(response)
+            answer = await self._exchange("DELETE", _path_of(response_id), self._config.look_timeout)
+            if answer.status_code != 204 and json_of(answer).get("deleted") is not True:
+                raise bad_answer(answer)
         except RemoteTrouble as trouble:
             if trouble.failure.code != "lost":
                 raise
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._lane.aclose()
         await self._sdk.close()
 
     def _body(self, job_id: str, request: JobRequest) -> dict[str, Any]:
@@ -99,24 +113,17 @@ class ResponsesRemote:
 
     async def _exchange(
         self, method: str, path: str, timeout: float | None, body: Mapping[str, Any] | None = None
-    ) -> httpx2.Response:
-        import httpx2
-        import openai
-
-        # In the foreground an answer takes as long as its job; all else has its time.
-        limits = timeout or httpx2.Timeout(None, connect=self._config.look_timeout, pool=self._config.look_timeout)
-        options: Any = {"max_retries": 0, "timeout": limits, "follow_redirects": False}
-        if not self._config.api_version:
-            options["params"] = {"api-version": openai.omit}
+    ) -> Answer:
+        """Answer what came back, if the service did what was asked."""
         try:
-            with anyio.fail_after(timeout):  # the whole of it: the SDK's time-out is that of a single read
-                if method == "get":
-                    return await self._sdk.get(path, cast_to=httpx2.Response, options=options)
-                send = self._sdk.post if method == "post" else self._sdk.delete
-                return await send(path, cast_to=httpx2.Response, body=body, options=options)
+            answer = await self._lane.send(method, path, timeout, body)
         except Exception as exc:
             trouble = _trouble_from(exc)
-        # Out here it has no context: the SDK's exceptions hold the request, and with it the key and the prompt.
+        else:
+            if 200 <= answer.status_code < 300:
+                return answer
+            trouble = trouble_of(answer)
+        # Out here it has no context: exceptions of the network hold the request, and with it the key and the prompt.
         raise trouble
 
 
@@ -126,17 +133,14 @@ def _path_of(response_id: str) -> str:
 
 def _trouble_from(exc: Exception) -> RemoteTrouble:
     """Turn whatever an exchange raised into the one exception that the engine knows."""
-    import openai
+    import httpx2
 
     if isinstance(exc, RemoteTrouble):
         return exc
-    if isinstance(exc, TimeoutError):
-        return RemoteTrouble(Trouble.UNCLEAR, Failure("connection_lost", "TimeoutError"))
-    if isinstance(exc, openai.APIStatusError):
-        return trouble_of(exc.response)
-    if isinstance(exc, openai.APIConnectionError):
-        cause = type(exc.__cause__).__name__
-        if cause in _NEVER_SENT:
-            return RemoteTrouble(Trouble.UNSENT, Failure("unreachable", f"{cause}: {exc.__cause__}"[:300]))
-        return RemoteTrouble(Trouble.UNCLEAR, Failure("connection_lost", cause))
-    return RemoteTrouble(Trouble.UNCLEAR, Failure("internal", type(exc).__name__))
+    name = type(exc).__name__
+    if not _NEVER_SENT.isdisjoint(kind.__name__ for kind in type(exc).__mro__):
+        return RemoteTrouble(Trouble.UNSENT, Failure("unreachable", f"{name}: {exc}"[:300]))
+    is_of_aiohttp = type(exc).__module__.partition(".")[0] == "aiohttp"
+    if isinstance(exc, TimeoutError | httpx2.RequestError) or is_of_aiohttp:
+        return RemoteTrouble(Trouble.UNCLEAR, Failure("connection_lost", name))
+    return RemoteTrouble(Trouble.UNCLEAR, Failure("internal", name))

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from o3pro_bg._in_flight import InFlight
 from o3pro_bg._pacing import Pace, RateBudget
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Shared:
     delete_remote: bool = False
     prices: Mapping[str, Price] = field(default_factory=dict)
     slots: asyncio.Semaphore | None = field(init=False)
-    in_flight: asyncio.Semaphore = field(init=False)
+    in_flight: InFlight = field(init=False)
     budget: RateBudget = field(default_factory=RateBudget)
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     remote: Remote | None = None
@@ -59,7 +60,7 @@ class Shared:
 
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.max_concurrency) if self.max_concurrency else None
-        self.in_flight = asyncio.Semaphore(self.max_in_flight)
+        self.in_flight = InFlight(self.max_in_flight)
 
     @property
     def leaves_unsent(self) -> bool:

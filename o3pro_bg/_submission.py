@@ -122,7 +122,7 @@ class Submission:
                 self._note(waiting="rate_limit")
                 await asyncio.sleep(pause)
             # A foreground create lasts as long as its job: it would keep the others from being looked at.
-            async with self._shared.in_flight if remote.background else nullcontext():
+            async with self._shared.in_flight.place(self._job_id) if remote.background else nullcontext():
                 await remote.prepare()  # a token, say: what it waits for is not the service
                 if self._uncertain and self._is_unwanted():
                     raise RemoteTrouble(Trouble.UNCLEAR, Failure("unwanted"))

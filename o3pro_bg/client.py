@@ -6,26 +6,28 @@ import asyncio
 import logging
 import time
 import weakref
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+from urllib.request import getproxies
 
 import anyio
 from anyio import to_thread
 
+from o3pro_bg._lanes import KEEP_ALIVE, AiohttpLane, HttpxLane, Way
 from o3pro_bg._records import Failure
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._responses import ResponsesRemote
 from o3pro_bg.config import O3ProConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import ssl
+    from collections.abc import Awaitable, Callable, Mapping
 
     import httpx2
     from azure.core.credentials import AccessToken
-    from openai import AsyncAzureOpenAI
 
 log = logging.getLogger("o3pro_bg")
-
-_KEEP_ALIVE: Final = 75.0  # longer than the longest pause between looks, so that a look needs no handshake
 
 
 class O3ProClient:
@@ -37,8 +39,9 @@ class O3ProClient:
 
     Args:
         config: The configuration; left out, it is read from the environment.
-        http_client: Makes the `httpx2.AsyncClient` of each event loop, for proxies, TLS settings or mocks;
-            left out, the SDK's own defaults apply.
+        http_client: Makes the `httpx2.AsyncClient` of each event loop, for proxies, TLS settings or mocks, which
+            carries every request. Left out, aiohttp carries them where it is installed and the environment names no
+            proxy, and else the SDK's own default client.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class O3ProClient:
         """
         token = EntraToken(self._get_token) if self.auth_method == "entra" else None
         try:
-            return ResponsesRemote(await to_thread.run_sync(self._make_sdk, token), self.config, token)
+            return await to_thread.run_sync(self._make_remote, token)
         except Exception as exc:
             failure = Failure("client", f"{type(exc).__name__}: {exc}"[:300])
         raise RemoteTrouble(Trouble.REFUSED, failure)
@@ -91,26 +94,54 @@ class O3ProClient:
         token: AccessToken = self._credential.get_token(self.config.scope)
         return token
 
-    def _make_sdk(self, token: EntraToken | None) -> AsyncAzureOpenAI:
+    def _make_remote(self, token: EntraToken | None) -> ResponsesRemote:
         import httpx2
-        from openai import AsyncAzureOpenAI, DefaultAsyncHttpxClient
+        from openai import AsyncAzureOpenAI
 
         config = self.config
-        limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=_KEEP_ALIVE)
-        make_http = self._http_client or (lambda: DefaultAsyncHttpxClient(limits=limits))
+        tls = httpx2.create_ssl_context()
+        http = self._http_client() if self._http_client else _default_http(tls)
         auth: dict[str, Any] = {"api_key": config.api_key}
         if config.auth_method == "bearer":
             auth = {"azure_ad_token": config.api_key}
         elif token is not None:
             auth = {"azure_ad_token_provider": token}
-        return AsyncAzureOpenAI(
+        sdk = AsyncAzureOpenAI(
             base_url=config.service_url,
             # The SDK insists on a version; where the configuration has none, each request leaves it out.
             api_version=config.api_version or "",
             max_retries=0,
-            http_client=make_http(),
+            http_client=http,
             **auth,
         )
+        is_plain = self._http_client is None and _has_aiohttp() and not getproxies()
+        headers = {name: value for name, value in sdk.default_headers.items() if isinstance(value, str)}
+        query = f"?api-version={quote(config.api_version, safe='')}" if config.api_version else ""
+        way = Way(str(sdk.base_url), headers, self._auth_with(token), query)
+        lane = AiohttpLane(tls, way) if is_plain else HttpxLane(http, way)
+        return ResponsesRemote(sdk, config, lane, token)
+
+    def _auth_with(self, token: EntraToken | None) -> Callable[[], Awaitable[Mapping[str, str]]]:
+        """Answer what answers the headers that the SDK sends to open the door."""
+        is_bearer = self.config.auth_method == "bearer"
+        fixed = {"Authorization": f"Bearer {self.config.api_key}"} if is_bearer else {"api-key": self.config.api_key}
+
+        async def auth() -> Mapping[str, str]:
+            return fixed if token is None else {"Authorization": f"Bearer {await token()}"}
+
+        return auth
+
+
+def _has_aiohttp() -> bool:
+    return find_spec("aiohttp") is not None
+
+
+def _default_http(tls: ssl.SSLContext) -> httpx2.AsyncClient:
+    import httpx2
+    from openai import DefaultAsyncHttpxClient
+
+    limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEEP_ALIVE)
+    return DefaultAsyncHttpxClient(limits=limits, verify=tls)
 
 
 class EntraToken:

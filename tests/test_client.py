@@ -64,6 +64,12 @@ class BlockingCredential(Credential):
         return super().get_token(*scopes)
 
 
+@pytest.fixture(autouse=True)
+def _no_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers of these tests are mocked for httpx2; what aiohttp does, `test_lanes` tells."""
+    monkeypatch.setattr("o3pro_bg.client._has_aiohttp", lambda: False)
+
+
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Give a function that moves the client's clock."""

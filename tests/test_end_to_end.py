@@ -38,11 +38,16 @@ def emulator(service: Emulator) -> Emulator:
     return service
 
 
-@pytest.fixture(params=["sync", "async", "sync with a store"])
-def open_face(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Iterator[Open]:
+@pytest.fixture(params=["sync", "async over httpx2", "sync with a store"])
+def open_face(
+    request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Open]:
     """Open handlers of this face, with this configuration and these settings."""
     drivers: list[Driver] = []
-    face, _, stored = request.param.partition(" ")
+    face, _, more = request.param.partition(" ")
+    stored = more == "with a store"
+    if more == "over httpx2":
+        monkeypatch.setattr("o3pro_bg.client._has_aiohttp", lambda: False)
 
     def opened(config: dict[str, Any] | None = None, **settings: Any) -> Driver:
         client = O3ProClient(configured(emulator, **config or {}))

@@ -258,7 +258,7 @@ async def test_prepare_has_the_token_at_hand(httpx2_mock: respx.Router, remote: 
         got.append("token")
 
     await remote.prepare()
-    await ResponsesRemote(remote._sdk, remote._config, token).prepare()
+    await ResponsesRemote(remote._sdk, remote._config, remote._lane, token).prepare()
     assert got == ["token"]
     assert not httpx2_mock.calls
 
@@ -851,5 +851,5 @@ def test_trouble_reads_as_a_line() -> None:
 
 def test_remote_says_whether_it_is_in_the_background() -> None:
     """The engine is told whether a create is answered at once."""
-    sdk: Any = None
-    assert ResponsesRemote(sdk, CONFIG).background
+    nothing: Any = None
+    assert ResponsesRemote(nothing, CONFIG, nothing).background

@@ -25,8 +25,8 @@ RINGS = (
         "config",
         "_admission",
     ),
-    ("_remote", "_answers", "_responses", "client", "_stores", "_sqlite"),
-    ("_ends", "_ledger", "_shared", "_submission", "_late", "_lookout", "_life", "_engine", "_portal"),
+    ("_remote", "_answers", "_lanes", "_responses", "client", "_stores", "_sqlite"),
+    ("_ends", "_in_flight", "_ledger", "_shared", "_submission", "_late", "_lookout", "_life", "_engine", "_portal"),
     ("job", "_view", "_face", "aio", "handler"),
     ("testing", "demo", "cli", "__main__", "emulator"),
 )
@@ -46,12 +46,24 @@ CORE = [name for ring in RINGS[:4] for name in ring]
 
 # Who may import what lies outside, lazily or not.
 DOORS = {
-    "openai": {"_responses", "client"},
-    "httpx2": {"_responses", "client"},
+    "openai": {"client"},
+    "httpx2": {"_lanes", "_responses", "client"},
+    "aiohttp": {"_lanes"},
     "azure": {"client"},
     "sqlite3": {"_sqlite"},
     "threading": {"_portal", "_stores", "_sqlite"},
-    "asyncio": {"client", "_ends", "_ledger", "_life", "_engine", "_shared", "_submission", "_portal", "aio"},
+    "asyncio": {
+        "client",
+        "_ends",
+        "_in_flight",
+        "_ledger",
+        "_life",
+        "_engine",
+        "_shared",
+        "_submission",
+        "_portal",
+        "aio",
+    },
 }
 PURE = {*RINGS[0]}
 
@@ -171,8 +183,8 @@ def test_modules_are_small(path: Path) -> None:
 
 
 def test_the_core_is_small() -> None:
-    """Rings 0 to 3 have at most 4,350 lines of code together, a quarter of them for the store on disk."""
-    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 4350
+    """Rings 0 to 3 have at most 4,500 lines of code together, a quarter of them for the store on disk."""
+    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 4500
 
 
 def test_the_reading_path_is_one_sitting() -> None:
