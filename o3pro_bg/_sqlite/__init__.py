@@ -42,11 +42,11 @@ class SqliteStore:
 
     Args:
         path: The file; `~` stands for the home directory.
-        store_text: Whether questions, options and answers are written; else hashes of them are, and a process that
-            did not get an answer itself has to fetch it from the service.
+        store_text: Whether questions, options and answers are written; else a hash of the question is, and a process
+            that did not get an answer itself has to fetch it from the service. A `dedupe_key` is written in any case.
         lease: Seconds after which another process takes over the jobs of one that does not show that it lives, the
-            longer of their leases; 0.1 at least. Where Linux tells that it has ended, a sixth of that,
-            or nothing as the store is opened; not across containers.
+            longer of their leases; 0.1 at least. Where Linux tells that it has ended, which it does not across
+            containers, a sixth of that is enough, and a store that is opened has its jobs at once.
 
     Raises:
         ValueError: `lease` is too short.
