@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\ncontent-type: application/json\r\napim-request-id: r-1\r\n%s\r\n%s"
 BODY = b'{"id": "resp_1", "status": "completed", "output": [], "deleted": true}'
-BOTH = pytest.mark.parametrize("has_aiohttp", [True, False], ids=["aiohttp", "httpx2"])
 
 
 def answer(body: bytes = BODY, headers: bytes = b"") -> bytes:
