@@ -1,4 +1,4 @@
-"""What the service bills for a job that was cancelled: it is known to finish such work minutes later all the same."""
+"""What is left of a job that was stopped: the service is known to finish, and bill, such work minutes later."""
 
 from __future__ import annotations
 

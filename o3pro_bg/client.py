@@ -146,7 +146,7 @@ def _default_http(tls: ssl.SSLContext) -> httpx2.AsyncClient:
 
 class EntraToken:
     """
-    Entra ID tokens for the SDK, which asks at every request: cached, refreshed by one, off the loop.
+    Entra ID tokens, which each request asks for: cached, refreshed by one, off the loop.
 
     The synchronous credentials of `azure.identity` are used, in a worker thread, because its asynchronous
     ones need another HTTP library; a token is renewed five minutes before it expires, and one that still
