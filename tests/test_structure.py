@@ -183,10 +183,10 @@ def test_modules_are_small(path: Path) -> None:
 
 
 def test_the_core_is_small() -> None:
-    """Rings 0 to 3 have at most 4,500 lines of code together, a quarter of them for the store on disk."""
-    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 4500
+    """Rings 0 to 3 have at most 5,100 lines of code together, a quarter of them for the store on disk."""
+    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 5100
 
 
 def test_the_reading_path_is_one_sitting() -> None:
-    """The path from the states to the handler has at most 1,420 lines of code."""
-    assert sum(code_lines(path) for name in READING_PATH for path in files_of(name)) <= 1420
+    """The path from the states to the handler has at most 1,460 lines of code."""
+    assert sum(code_lines(path) for name in READING_PATH for path in files_of(name)) <= 1460
