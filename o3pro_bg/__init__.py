@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from o3pro_bg._face import Settings as Settings
     from o3pro_bg._pacing import Pace as Pace
     from o3pro_bg._prices import PRICES as PRICES
     from o3pro_bg._prices import Price as Price
     from o3pro_bg._records import Usage as Usage
+    from o3pro_bg._settings import Settings as Settings
     from o3pro_bg._sqlite import SqliteStore as SqliteStore
     from o3pro_bg._states import JobStatus as JobStatus
     from o3pro_bg.aio import AsyncBackgroundHandler as AsyncBackgroundHandler
@@ -55,7 +55,7 @@ _HOMES = {
     "PRICES": "_prices",
     "Pace": "_pacing",
     "Price": "_prices",
-    "Settings": "_face",
+    "Settings": "_settings",
     "SqliteStore": "_sqlite",
     "Usage": "_records",
 } | dict.fromkeys(_ERRORS.split(), "errors")

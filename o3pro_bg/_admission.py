@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _OURS: Final = ("background", "store", "stream", "stream_options", "input", "model")
 _METADATA_PAIRS: Final = 16
 _LONGEST_KEY: Final = 512  # characters
+_HIGHEST_PRIORITY: Final = 1_000_000
 
 
 class Refused(Exception):
@@ -50,18 +51,21 @@ def admit(
     options: Mapping[str, Any],
     *,
     dedupe_key: str | None = None,
+    priority: int = 0,
 ) -> JobRequest:
     """
     Answer the request that these arguments make: all of it, so that a process of another configuration sends the same.
 
     Raises:
-        TypeError: `question`, `effort` or `dedupe_key` is no text.
+        TypeError: `question`, `effort` or `dedupe_key` is no text, or `priority` no whole number.
         Refused: The service, or the store, could not take it.
     """
     texts = {"question": question, "effort": effort, "dedupe_key": "" if dedupe_key is None else dedupe_key}
     for name, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"{name} has to be str, not {type(text).__name__}")
+    if type(priority) is not int:
+        raise TypeError(f"priority has to be int, not {type(priority).__name__}")
     if not question.strip():
         raise Refused("question_empty")
     if not _is_encodable(question):
@@ -72,8 +76,10 @@ def admit(
         raise Refused("timeout_invalid")
     if dedupe_key is not None and not _is_key(dedupe_key):
         raise Refused("dedupe_key_invalid")
+    if abs(priority) > _HIGHEST_PRIORITY:
+        raise Refused("priority_invalid", highest=_HIGHEST_PRIORITY)
     whole = _checked(options, config)
-    return JobRequest(question, effort, config.deployment, whole, timeout, config.resource, dedupe_key)
+    return JobRequest(question, effort, config.deployment, whole, timeout, config.resource, dedupe_key, priority)
 
 
 def is_positive(figure: object) -> bool:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import math
 import re
-import time
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
+from o3pro_bg._headers import limits_of, poll_after_of, request_id_of, reset_after_of, retry_after_of
 from o3pro_bg._records import Failure, News, Usage
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._states import SERVICE_WORDS, Event
@@ -24,20 +22,9 @@ from o3pro_bg._states import SERVICE_WORDS, Event
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from o3pro_bg._headers import Answer
+
 log = logging.getLogger("o3pro_bg")
-
-
-class Answer(Protocol):
-    """What came back over HTTP, whoever brought it; the names of its headers are of either case."""
-
-    @property
-    def status_code(self) -> int: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def content(self) -> bytes: ...
 
 
 def read(response: Answer, *, asked: str | None) -> News:
@@ -56,13 +43,14 @@ def read(response: Answer, *, asked: str | None) -> News:
     return News(
         event=_event(word),
         response_id=str(response_id),
-        request_id=_request_id(response),
+        request_id=request_id_of(response),
         answer=_text_of(data),
         output_items=_items_of(data),
         failure=_failure_of(data),
         usage=_usage_of(data),
         model=_model_of(data),
-        poll_after=_seconds(response, ("openai-poll-after-ms", 0.001)) or _retry_after(response) or None,
+        poll_after=poll_after_of(response),
+        limits=limits_of(response) if asked is None else None,
     )
 
 
@@ -95,7 +83,7 @@ def _glimpse(response: Answer) -> str:
 
 def bad_answer(response: Answer) -> RemoteTrouble:
     """Answer the trouble that an answer without sense is."""
-    return RemoteTrouble(Trouble.UNCLEAR, Failure("bad_answer", _glimpse(response)), request_id=_request_id(response))
+    return RemoteTrouble(Trouble.UNCLEAR, Failure("bad_answer", _glimpse(response)), request_id=request_id_of(response))
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:
@@ -152,32 +140,6 @@ def _model_of(data: Mapping[str, Any]) -> str | None:
     return model if isinstance(model, str) and 0 < len(model) <= 200 and model.isprintable() else None
 
 
-def _request_id(response: Answer) -> str | None:
-    return response.headers.get("apim-request-id") or response.headers.get("x-request-id")
-
-
-def _seconds(response: Answer, *names: tuple[str, float]) -> float | None:
-    """Answer the first of these headers that holds a number, times its factor."""
-    for name, factor in names:
-        try:
-            seconds = float(response.headers[name]) * factor
-        except (KeyError, ValueError):
-            continue
-        if math.isfinite(seconds) and seconds >= 0:
-            return seconds
-    return None
-
-
-def _retry_after(response: Answer) -> float | None:
-    seconds = _seconds(response, ("retry-after-ms", 0.001), ("retry-after", 1.0))
-    if seconds is not None:
-        return seconds
-    try:
-        return max(0.0, parsedate_to_datetime(response.headers["retry-after"]).timestamp() - time.time())
-    except (KeyError, ValueError, OverflowError):
-        return None
-
-
 def _error_of(data: Mapping[str, Any]) -> tuple[str, str]:
     """Answer the code and the message of Azure's error body, of API Management's, or of OpenAI's."""
     error = data.get("error")
@@ -226,4 +188,8 @@ def trouble_of(response: Answer) -> RemoteTrouble:
     code, message = _error_of(json_of(response))
     kind, name = _meaning_of(response.status_code, f"{code} {message}")
     failure = Failure(name or code or f"http_{response.status_code}", message or _glimpse(response))
-    return RemoteTrouble(kind, failure, retry_after=_retry_after(response), request_id=_request_id(response))
+    retry_after, limits = retry_after_of(response), None
+    if kind is Trouble.THROTTLED:
+        limits = limits_of(response)
+        retry_after = reset_after_of(response) if retry_after is None else retry_after
+    return RemoteTrouble(kind, failure, retry_after=retry_after, request_id=request_id_of(response), limits=limits)

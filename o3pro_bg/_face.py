@@ -1,24 +1,21 @@
-"""What the two faces share: settings, admission, and everything that is read from snapshots."""
+"""What the two faces share: taking on, and everything that is read from snapshots."""
 
 from __future__ import annotations
 
 import html
-import os
 import time
 import uuid
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final
 
 from o3pro_bg import _replies
-from o3pro_bg._admission import Refused, admit, is_positive
+from o3pro_bg._admission import Refused, admit
 from o3pro_bg._engine import CancelVerdict, Engine
 from o3pro_bg._ledger import Ledger
-from o3pro_bg._prices import Price
 from o3pro_bg._records import JobRecord, JobRequest
 from o3pro_bg._remote import RemoteTrouble
 from o3pro_bg._sentences import explain, say
+from o3pro_bg._settings import PASSED_ON, Settings, check, store_from
 from o3pro_bg._shared import Shared
-from o3pro_bg._stores import MemoryStore
 from o3pro_bg._tokens import from_token, is_token
 from o3pro_bg._view import JobsView
 from o3pro_bg.errors import HandlerClosed, InvalidRequest, StoreError
@@ -27,108 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import Future
 
-    from o3pro_bg._pacing import Pace
     from o3pro_bg._remote import Client
     from o3pro_bg._replies import CancelReply, ListedJob, ResultReply, StartReply, StatusReply
     from o3pro_bg._sentences import Language
-    from o3pro_bg._stores import Store
 
 
 REFRESH_PATIENCE: Final = 2.0  # seconds that a look for a job that other processes may know can take
-
-
-class Settings(TypedDict, total=False):
-    """
-    How a handler behaves; every setting may be left out.
-
-    Attributes:
-        language: The language of the replies' sentences, `"ja"` (default) or `"en"`.
-        timeout: Seconds from its start after which a job is cancelled at the service and fails, waits for
-            `max_concurrency` included; default none.
-        max_concurrency: The most jobs under way at the service at once, not counting those that are taken up or
-            attached to: they run already. Default no bound.
-        max_in_flight: The most HTTP requests under way at once; default 64.
-        pace: When to look at a job; default `Pace()`.
-        store: Where jobs are kept: the path of an SQLite file, or a `SqliteStore`. Its jobs outlive the process; those
-            that nobody lives any more are taken up when the store is opened. Default in memory.
-        retain: How many ended jobs to keep at the most (int), or for how long (timedelta); default until removed. An
-            answer that is let go before it was read is gone.
-        delete_remote: Whether a job that is forgotten (by `retain`, `remove_job` or `clear_finished`) is also deleted
-            at the service; default not, and the service keeps a response for 30 days.
-        on_close: `"cancel"` cancels jobs under way when the handler closes, `"detach"` leaves them running at the
-            service. Default is to detach with a store, and to cancel without.
-        resubmit_uncertain: Send a create again that may have been accepted, and so perhaps pay twice.
-        lost_after: Seconds for which the service has to deny a response before its job fails, and for which a process
-            that was taken for dead may still tell the id of one whose question was leaving; default 30.
-        prices: What `Job.cost` estimates with, by model or deployment, before the built-in table.
-    """
-
-    language: Language
-    timeout: float | None
-    max_concurrency: int | None
-    max_in_flight: int
-    pace: Pace
-    store: str | os.PathLike[str] | Store | None
-    retain: int | timedelta | None
-    delete_remote: bool
-    on_close: Literal["cancel", "detach"]
-    resubmit_uncertain: bool
-    lost_after: float
-    prices: Mapping[str, Price]
-
-
-_PASSED_ON: Final = (
-    "pace",
-    "max_concurrency",
-    "max_in_flight",
-    "resubmit_uncertain",
-    "lost_after",
-    "delete_remote",
-    "prices",
-)
-
-
-def _check(settings: Settings) -> None:
-    if unknown := {*settings} - {*Settings.__annotations__}:
-        raise TypeError(f"unknown setting: {', '.join(sorted(unknown))}")
-    if settings.get("language", "ja") not in ("ja", "en"):
-        raise ValueError('language has to be "ja" or "en"')
-    if settings.get("on_close", "cancel") not in ("cancel", "detach"):
-        raise ValueError('on_close has to be "cancel" or "detach"')
-    if not all(isinstance(price, Price) for price in settings.get("prices", {}).values()):
-        raise TypeError("prices has to map names to Price objects, such as Price(input=20, output=80)")
-    retain = settings.get("retain")
-    figures = {
-        "retain": retain.total_seconds() if isinstance(retain, timedelta) else retain,
-        **{name: settings.get(name) for name in ("timeout", "max_concurrency")},
-        "max_in_flight": settings.get("max_in_flight", 64),
-        "lost_after": settings.get("lost_after", 30.0),
-    }
-    optional = ("retain", "timeout", "max_concurrency")
-    for name, figure in figures.items():
-        if not is_positive(figure) and not (figure is None and name in optional):
-            raise ValueError(f"{name} has to be above 0{', or None' if name in optional else ''}")
-        if name.startswith("max_") and isinstance(figure, float):
-            raise ValueError(f"{name} has to be a whole number")
-
-
-def _store_from(store: str | os.PathLike[str] | Store | None) -> Store:
-    if store is None:
-        return MemoryStore()
-    if not isinstance(store, str | os.PathLike):
-        if not hasattr(store, "durable"):
-            raise TypeError(f"store has to be a path or a SqliteStore, not {type(store)}")
-        return store
-    from o3pro_bg._sqlite import SqliteStore
-
-    return SqliteStore(store)
-
-
-def grace_of(timeout: float) -> float:
-    """Answer the seconds that closing may take; raises ValueError where they are none."""
-    if timeout != 0 and not is_positive(timeout):
-        raise ValueError("timeout has to be a finite number of seconds, 0 or more")
-    return timeout
 
 
 class Face:
@@ -137,16 +38,16 @@ class Face:
     def __init__(self, client: Client, settings: Settings) -> None:
         if not hasattr(client, "connect"):
             raise TypeError(f"client has to be an O3ProClient, such as O3ProClient(O3ProConfig()), not {type(client)}")
-        _check(settings)
+        check(settings)
         self.client = client
         self._language: Language = settings.get("language", "ja")
         self._timeout = settings.get("timeout")
-        self._store = _store_from(settings.get("store"))
+        self._store = store_from(settings.get("store"))
         self._store_trouble: Exception | None = None
         self._delete_remote = settings.get("delete_remote", False)
         on_close = settings.get("on_close", "detach" if self._store.durable else "cancel")
         self._ledger = Ledger(self._store, retain=settings.get("retain"))
-        passed_on: Any = {name: settings[name] for name in _PASSED_ON if name in settings}
+        passed_on: Any = {name: settings[name] for name in PASSED_ON if name in settings}
         self._engine = Engine(
             Shared(
                 client.connect,
@@ -188,7 +89,13 @@ class Face:
     # --- taking on ------------------------------------------------------------------------------------------
 
     def _admit(
-        self, question: str, effort: str, timeout: float | None, dedupe_key: str | None, options: Mapping[str, Any]
+        self,
+        question: str,
+        effort: str,
+        options: Mapping[str, Any],
+        timeout: float | None,
+        dedupe_key: str | None,
+        priority: int,
     ) -> JobRecord:
         """Answer the record of a new job; raises `Refused`."""
         if self._is_closed:
@@ -196,7 +103,9 @@ class Face:
         if not self.client.is_ready():
             raise Refused("not_ready", problems=lambda language: "; ".join(self.client.config.validate(language)))
         timeout = self._timeout if timeout is None else timeout
-        request = admit(self.client.config, question, effort, timeout, options, dedupe_key=dedupe_key)
+        request = admit(
+            self.client.config, question, effort, timeout, options, dedupe_key=dedupe_key, priority=priority
+        )
         return self._new(request, uuid.uuid4().hex, time.time())
 
     def _adopt(self, response: str, question: str, effort: str) -> JobRecord:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import httpx2
     from aiohttp import ClientSession
 
-    from o3pro_bg._answers import Answer
+    from o3pro_bg._headers import Answer
 
     Auth = Callable[[], Awaitable[Mapping[str, str]]]
 

@@ -57,7 +57,8 @@ class Life:
         self._response_id = record.response_id
         self._shared = shared
         self._ledger = shared.ledger
-        self._submission = Submission(record, shared, lambda: self._is_unwanted)
+        self._turn = shared.turn_of(record)
+        self._submission = Submission(record, shared, self._turn, lambda: self._is_unwanted, self.give_up_sending)
         self._cancel_wanted = record.cancel_requested_at is not None and record.response_id is not None
         self._cancels_asked = 0
         self._is_taken_over = False
@@ -185,9 +186,7 @@ class Life:
         async with AsyncExitStack() as stack:
             self._mind_deadline(stack)
             if self._shared.slots is not None and not self._is_sent:  # what is under way already needs no leave
-                if self._shared.slots.locked():
-                    self._ledger.note(self._job_id, waiting="concurrency")
-                await stack.enter_async_context(self._shared.slots)
+                await stack.enter_async_context(self._shared.slots.slot(self._turn, self._held_up))
             if (remote := await self._connected()) is None:
                 return
             if self._response_id is None:
@@ -198,6 +197,9 @@ class Life:
                 self._ledger.apply(self._job_id, news)
                 await self._ledger.settled(self._job_id)
             await self._watch(remote)
+
+    def _held_up(self) -> None:
+        self._ledger.note(self._job_id, waiting="concurrency")
 
     async def _listen(self) -> None:
         """Give the former process, which may only have been stalled, time to tell what became of its create."""

@@ -1,4 +1,4 @@
-"""When to look again, and when the next request may go. Pure: time and luck come in as arguments."""
+"""When to look again, and when to try again. Pure: time and luck come in as arguments."""
 
 from __future__ import annotations
 
@@ -64,34 +64,3 @@ def backoff(failures: int, luck: float, *, first: float = 1.0, ceiling: float = 
         ceiling: The longest wait, in seconds.
     """
     return min(first * 2.0 ** min(failures - 1, 30), ceiling) * (0.5 + luck / 2)
-
-
-class RateBudget:
-    """
-    When the next create of a deployment may go.
-
-    A 429 closes the gate for all jobs for as long as the service asked, or for a growing time where it did
-    not say (or said 0); the first create that is accepted afterwards forgets the streak.
-    """
-
-    def __init__(self) -> None:
-        self._opens_at = -math.inf
-        self._streak = 0
-
-    def wait(self, now: float, luck: float) -> float:
-        """
-        Answer the seconds until a create may go: 0 is now.
-
-        What waits for the gate is spread over a second, so that the jobs do not all rush through at once.
-        """
-        return self._opens_at - now + luck if now < self._opens_at else 0.0
-
-    def throttled(self, now: float, luck: float, retry_after: float | None) -> None:
-        """Note a 429; of those that arrive together, only the first one lengthens the streak."""
-        if now >= self._opens_at:
-            self._streak += 1
-        self._opens_at = max(self._opens_at, now + (retry_after or backoff(self._streak, luck)))
-
-    def accepted(self) -> None:
-        """Note that the service takes requests again."""
-        self._streak = 0

@@ -16,6 +16,7 @@ from o3pro_bg._states import JobStatus, step
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from o3pro_bg._budget import Limits
     from o3pro_bg._states import Event
 
 log = logging.getLogger("o3pro_bg")
@@ -36,6 +37,7 @@ class JobRequest:
         timeout: Seconds from submission after which the job is cancelled and fails, or None.
         endpoint: The URL of the service, under which `responses` lies.
         dedupe_key: What no second job of the same store has, or None.
+        priority: Of the jobs that wait to be sent, the one with the highest goes first.
         is_whole: Whether question and options are here; a store may have kept their hashes alone.
     """
 
@@ -46,6 +48,7 @@ class JobRequest:
     timeout: float | None = None
     endpoint: str = field(default="", repr=False)
     dedupe_key: str | None = field(default=None, repr=False)
+    priority: int = 0
     is_whole: bool = True
 
 
@@ -81,6 +84,7 @@ class News:
     Attributes:
         event: What happened; None moves nothing (an unknown word, or a fact that is not a move).
         poll_after: Seconds until the service wants to be asked again.
+        limits: What the service allows the deployment in a minute.
     """
 
     event: Event | None = None
@@ -92,6 +96,7 @@ class News:
     usage: Usage | None = None
     model: str | None = None
     poll_after: float | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from o3pro_bg._budget import Limits
     from o3pro_bg._records import Failure, JobRequest, News
     from o3pro_bg.config import O3ProConfig
 
@@ -25,13 +26,20 @@ class RemoteTrouble(Exception):
     """An exchange with the service that brought no news; it never carries the request, the key or the prompt."""
 
     def __init__(
-        self, kind: Trouble, failure: Failure, *, retry_after: float | None = None, request_id: str | None = None
+        self,
+        kind: Trouble,
+        failure: Failure,
+        *,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        limits: Limits | None = None,
     ) -> None:
         super().__init__(f"{kind}: {failure.code} {failure.detail}".rstrip())
         self.kind = kind
         self.failure = failure
         self.retry_after = retry_after
         self.request_id = request_id
+        self.limits = limits
 
 
 class Remote(Protocol):

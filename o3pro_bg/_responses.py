@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from openai import AsyncAzureOpenAI
 
-    from o3pro_bg._answers import Answer
+    from o3pro_bg._headers import Answer
     from o3pro_bg._lanes import Lane
     from o3pro_bg._records import JobRequest, News
     from o3pro_bg.config import O3ProConfig

@@ -33,6 +33,7 @@ JA: Final[Mapping[str, str]] = MappingProxyType({
     "reasoning_invalid": "reasoning は effort を含まない辞書にしてください（effort は effort で指定します）",
     "metadata_invalid": "metadata は文字列の組を最大 {most} 個まで（キー 64 文字、値 512 文字以内）にしてください",
     "timeout_invalid": "timeout は 0 より大きい有限の秒数、または None にしてください",
+    "priority_invalid": "priority は -{highest} から {highest} までの整数にしてください",
     "dedupe_key_invalid": "dedupe_key は空でない 512 文字以内の表示可能な文字列、または None にしてください",
     # Why a job failed.
     "failure.invalid_key": "キーまたはエンドポイントが違います。AZURE_OPENAI_API_KEY と AZURE_OPENAI_ENDPOINT が同じリソースのものか確認してください",
@@ -91,6 +92,7 @@ EN: Final[Mapping[str, str]] = MappingProxyType({
     "reasoning_invalid": "reasoning takes a dictionary without effort (the effort is `effort`)",
     "metadata_invalid": "metadata takes at most {most} pairs of strings (keys up to 64 characters, values up to 512)",
     "timeout_invalid": "timeout takes a finite number of seconds above 0, or None",
+    "priority_invalid": "priority takes a whole number from -{highest} to {highest}",
     "dedupe_key_invalid": "dedupe_key takes a printable text of 1 to 512 characters, or None",
     "failure.invalid_key": "The key or the endpoint is wrong; check that AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT belong to the same resource",
     "failure.wrong_audience": "The token was made for another audience; set O3ProConfig(scope=...) to the other scope, https://ai.azure.com/.default or https://cognitiveservices.azure.com/.default",

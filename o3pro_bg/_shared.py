@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from o3pro_bg._budget import RateBudget
+from o3pro_bg._door import Door
 from o3pro_bg._in_flight import InFlight
-from o3pro_bg._pacing import Pace, RateBudget
+from o3pro_bg._line import Slots, Turn
+from o3pro_bg._pacing import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from o3pro_bg._ledger import Ledger
     from o3pro_bg._prices import Price
+    from o3pro_bg._records import JobRecord
     from o3pro_bg._remote import Remote
 
 
@@ -37,6 +42,8 @@ class Shared:
         prices: What costs are estimated with, before the built-in table.
         slots: Bounds the jobs under way at the service, or None.
         in_flight: Bounds the requests under way.
+        doors: What creates go through, by deployment.
+        numbers: Of the jobs that are lived here.
         closing: Whether the engine is being closed.
     """
 
@@ -51,21 +58,33 @@ class Shared:
     is_durable: bool = False
     delete_remote: bool = False
     prices: Mapping[str, Price] = field(default_factory=dict)
-    slots: asyncio.Semaphore | None = field(init=False)
+    slots: Slots | None = field(init=False)
     in_flight: InFlight = field(init=False)
-    budget: RateBudget = field(default_factory=RateBudget)
+    doors: dict[str, Door] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     remote: Remote | None = None
     closing: bool = False
 
     def __post_init__(self) -> None:
-        self.slots = asyncio.Semaphore(self.max_concurrency) if self.max_concurrency else None
+        self.slots = Slots(self.max_concurrency) if self.max_concurrency else None
         self.in_flight = InFlight(self.max_in_flight)
 
     @property
     def leaves_unsent(self) -> bool:
         """Tell whether what was not sent by now is left to the next process."""
         return self.closing and self.is_durable and not self.cancel_on_close
+
+    def turn_of(self, record: JobRecord) -> Turn:
+        """Answer the job's place among those that wait to be sent."""
+        return Turn(-record.request.priority, record.created_at, next(self.numbers))
+
+    def door_of(self, deployment: str) -> Door:
+        """Answer the door through which the creates of this deployment go."""
+        if (door := self.doors.get(deployment)) is None:
+            budget = RateBudget(self.max_in_flight)
+            door = self.doors[deployment] = Door(deployment, budget, self.ledger.clock)
+        return door
 
     async def connected(self) -> Remote:
         """Answer the remote, connected at the first call."""

@@ -15,6 +15,7 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._budget import tokens_of
 from o3pro_bg._ledger import outcome
 from o3pro_bg._pacing import backoff
 from o3pro_bg._records import Failure, News
@@ -25,6 +26,7 @@ from o3pro_bg.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from o3pro_bg._line import Turn
     from o3pro_bg._records import JobRecord
     from o3pro_bg._remote import Remote
     from o3pro_bg._shared import Shared
@@ -43,21 +45,32 @@ class Submission:
     The create of one job.
 
     Args:
+        turn: Its place among those that wait to be sent.
         is_unwanted: Tells whether the job shall not be sent, or not again.
+        give_up: Leaves the job to the next process, if no create of it has left.
 
     Attributes:
         sent: Whether the service may have the job. Until then its task may simply be cancelled.
         has_left: Whether a create has left, and is not known not to have arrived.
     """
 
-    def __init__(self, record: JobRecord, shared: Shared, is_unwanted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        record: JobRecord,
+        shared: Shared,
+        turn: Turn,
+        is_unwanted: Callable[[], bool],
+        give_up: Callable[[], object],
+    ) -> None:
         self.sent = self.has_left = record.sent_at is not None
         self._epoch = record.epoch
         self._job_id = record.job_id
         self._request = record.request
+        self._turn = turn
         self._shared = shared
         self._ledger = shared.ledger
         self._is_unwanted = is_unwanted
+        self._give_up = give_up
         self._troubles = 0
         self._uncertain = record.doubtful + (record.sent_at is not None)
         self._is_withdrawn = record.cancel_requested_at is not None
@@ -101,7 +114,6 @@ class Submission:
                         continue
                 return self.refused(trouble)
             self.sent = True
-            self._shared.budget.accepted()
             return news
 
     def refused(self, trouble: RemoteTrouble) -> News:
@@ -115,21 +127,24 @@ class Submission:
         return News(Event.ERRORED, request_id=trouble.request_id, failure=failure)
 
     async def _post(self, remote: Remote) -> News:
-        while True:
-            while (pause := self._gate()) > 0:
-                if self._shared.leaves_unsent:
-                    raise RemoteTrouble(Trouble.UNSENT, Failure("closing"))
-                self._note(waiting="rate_limit")
-                await asyncio.sleep(pause)
+        async def create() -> News:
             # A foreground create lasts as long as its job: it would keep the others from being looked at.
             async with self._shared.in_flight.place(self._job_id) if remote.background else nullcontext():
                 await remote.prepare()  # a token, say: what it waits for is not the service
                 if self._uncertain and self._is_unwanted():
                     raise RemoteTrouble(Trouble.UNCLEAR, Failure("unwanted"))
-                if self._gate() == 0:  # nobody has met a 429 while this one waited for its turn
-                    await self._write_down()
-                    self.has_left, self.sent = True, remote.background  # in the foreground it ends with its connection
-                    return await remote.create(self._job_id, self._request)
+                await self._write_down()
+                self.has_left, self.sent = True, remote.background  # in the foreground it ends with its connection
+                return await remote.create(self._job_id, self._request)
+
+        door = self._shared.door_of(self._request.deployment)
+        tokens = tokens_of(self._request)
+        return await door.send(create, self._turn, tokens, held_up=self._held_up, is_long=not remote.background)
+
+    def _held_up(self) -> None:
+        self._note(waiting="rate_limit")
+        if self._shared.leaves_unsent:
+            self._give_up()
 
     async def _write_down(self) -> None:
         """Note that the create leaves now, so that it counts as sent whatever happens to this process."""
@@ -152,9 +167,6 @@ class Submission:
         record = self._ledger.newest(self._job_id)
         return record is not None and record.epoch == self._epoch
 
-    def _gate(self) -> float:
-        return self._shared.budget.wait(self._ledger.clock(), random.random())
-
     def _may_send_again(self, trouble: RemoteTrouble) -> bool:
         now = self._ledger.clock()
         if self._unreachable_since is None or trouble.kind is not Trouble.UNSENT:
@@ -175,8 +187,7 @@ class Submission:
 
     async def _hold_off(self, trouble: RemoteTrouble) -> None:
         if trouble.kind is Trouble.THROTTLED:
-            self._note(waiting="rate_limit")
-            self._shared.budget.throttled(self._ledger.clock(), random.random(), trouble.retry_after)
+            self._note(waiting="rate_limit")  # the door knows for how long
         else:
             self._note(waiting="store" if trouble.failure.code == _UNWRITTEN else "connection")
             await asyncio.sleep(backoff(self._troubles, random.random()))

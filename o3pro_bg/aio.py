@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 from o3pro_bg import _replies
 from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
-from o3pro_bg._face import REFRESH_PATIENCE, Face, Settings, grace_of
+from o3pro_bg._face import REFRESH_PATIENCE, Face
 from o3pro_bg._ledger import outcome, soon
 from o3pro_bg._records import JobRecord, News
 from o3pro_bg._remote import RemoteTrouble
+from o3pro_bg._settings import Settings, grace_of
 from o3pro_bg._states import Event
 from o3pro_bg.errors import HandlerClosed, JobNotFound, StoreError
 from o3pro_bg.job import AsyncJob, on_loop
@@ -68,12 +69,15 @@ class AsyncBackgroundHandler(Face):
         *,
         timeout: float | None = None,
         dedupe_key: str | None = None,
+        priority: int = 0,
         **options: Any,
     ) -> StartReply:
         """Start a job and answer its id, before any network traffic; see `BackgroundHandler`."""
         self._ledger.claim_loop()
         try:
-            return _replies.started(await self._enter(self._admit(question, effort, timeout, dedupe_key, options)))
+            return _replies.started(
+                await self._enter(self._admit(question, effort, options, timeout, dedupe_key, priority))
+            )
         except Refused as refused:
             return self._refused(refused, question, effort)
 
@@ -118,12 +122,13 @@ class AsyncBackgroundHandler(Face):
         *,
         timeout: float | None = None,
         dedupe_key: str | None = None,
+        priority: int = 0,
         **options: Any,
     ) -> AsyncJob:
         """Start a job and answer its handle; raises as `BackgroundHandler.submit` does."""
         self._ledger.claim_loop()
         try:
-            return self._job(await self._enter(self._admit(question, effort, timeout, dedupe_key, options)))
+            return self._job(await self._enter(self._admit(question, effort, options, timeout, dedupe_key, priority)))
         except Refused as refused:
             raise refused.as_error() from None
 

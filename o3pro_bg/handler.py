@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 from o3pro_bg import _replies
 from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
-from o3pro_bg._face import REFRESH_PATIENCE, Face, Settings, grace_of
+from o3pro_bg._face import REFRESH_PATIENCE, Face
 from o3pro_bg._portal import LoopThread
 from o3pro_bg._records import JobRecord
 from o3pro_bg._remote import RemoteTrouble
+from o3pro_bg._settings import Settings, grace_of
 from o3pro_bg.errors import HandlerClosed, JobNotFound, StoreError
 from o3pro_bg.job import Job, in_worker
 
@@ -69,6 +70,7 @@ class BackgroundHandler(Face):
         *,
         timeout: float | None = None,
         dedupe_key: str | None = None,
+        priority: int = 0,
         **options: Any,
     ) -> StartReply:
         """
@@ -80,6 +82,8 @@ class BackgroundHandler(Face):
             timeout: Seconds after which the job is cancelled and fails; default the handler's.
             dedupe_key: A text of yours. Where a job has it already, however that job ended, no new one is started, and
                 the reply is that job's.
+            priority: Of the jobs that wait to be sent, because of `max_concurrency` or of the service's rates, the one
+                with the highest goes first, and among equals the oldest.
             **options: More arguments of the Responses API, such as `instructions` or `max_output_tokens`.
 
         Returns:
@@ -87,10 +91,10 @@ class BackgroundHandler(Face):
             `success=False, error, question, effort`.
 
         Raises:
-            TypeError: `question` or `effort` is no text.
+            TypeError: `question`, `effort` or `dedupe_key` is no text, or `priority` no whole number.
         """
         try:
-            return _replies.started(self._enter(self._admit(question, effort, timeout, dedupe_key, options)))
+            return _replies.started(self._enter(self._admit(question, effort, options, timeout, dedupe_key, priority)))
         except Refused as refused:
             return self._refused(refused, question, effort)
 
@@ -157,6 +161,7 @@ class BackgroundHandler(Face):
         *,
         timeout: float | None = None,
         dedupe_key: str | None = None,
+        priority: int = 0,
         **options: Any,
     ) -> Job:
         """
@@ -167,10 +172,10 @@ class BackgroundHandler(Face):
             ConfigError: The client is not ready.
             HandlerClosed: The handler is closed.
             StoreError: The job could not be written to its store; nothing was sent.
-            TypeError: `question` or `effort` is no text.
+            TypeError: `question`, `effort` or `dedupe_key` is no text, or `priority` no whole number.
         """
         try:
-            return self._job(self._enter(self._admit(question, effort, timeout, dedupe_key, options)))
+            return self._job(self._enter(self._admit(question, effort, options, timeout, dedupe_key, priority)))
         except Refused as refused:
             raise refused.as_error() from None
 

@@ -27,10 +27,15 @@ def nested(depth: int) -> list[Any]:
 
 
 def ask(
-    question: Any = "Why?", effort: Any = "low", timeout: Any = None, dedupe_key: Any = None, **options: Any
+    question: Any = "Why?",
+    effort: Any = "low",
+    timeout: Any = None,
+    dedupe_key: Any = None,
+    priority: Any = 0,
+    **options: Any,
 ) -> JobRequest:
     """Ask for admission."""
-    return admit(CONFIG, question, effort, timeout, options, dedupe_key=dedupe_key)
+    return admit(CONFIG, question, effort, timeout, options, dedupe_key=dedupe_key, priority=priority)
 
 
 def pairs(count: int) -> dict[str, str]:
@@ -75,6 +80,19 @@ def test_dedupe_key_is_kept(key: str | None) -> None:
     assert ask(dedupe_key=key).dedupe_key == key
 
 
+@pytest.mark.parametrize("priority", [0, 1, -1, 1_000_000, -1_000_000])
+def test_priority_is_kept(priority: int) -> None:
+    """Any whole number up to a million, above or below 0, is a priority."""
+    assert ask(priority=priority).priority == priority
+
+
+@pytest.mark.parametrize("priority", [None, "high", 1.0, True, [1]])
+def test_a_priority_that_is_no_whole_number_raises(priority: object) -> None:
+    """A priority of another type is a TypeError that says so."""
+    with pytest.raises(TypeError, match=f"^priority has to be int, not {type(priority).__name__}$"):
+        ask(priority=priority)
+
+
 def test_options_are_copied() -> None:
     """What the caller changes afterwards does not change the job."""
     tools: list[Any] = [{"type": "web_search"}]
@@ -117,6 +135,7 @@ def test_wrong_types_raise_as_any_function_would(name: str, value: object) -> No
         ({"effort": "HIGH"}, "effort_unknown"),
         *[({"timeout": bad}, "timeout_invalid") for bad in (0, -1, math.nan, math.inf, True, "5", 10**400)],
         *[({"dedupe_key": bad}, "dedupe_key_invalid") for bad in ("", "k" * 513, "a\nb", "a\0b", "\x7f", LONE)],
+        *[({"priority": bad}, "priority_invalid") for bad in (1_000_001, -1_000_001, 10**5000)],
         *[({name: True}, "option_refused") for name in ("background", "store", "stream", "stream_options")],
         *[({name: "x"}, "option_refused") for name in ("input", "model")],
         ({"reasoning": {"effort": "high"}}, "reasoning_invalid"),

@@ -1089,13 +1089,30 @@ async def test_who_was_not_told_yet_that_a_job_came_back_sends_nothing(until: fl
     bench.start()
     await asyncio.sleep(1)
     store._records["job"] = replace(bench.record(), epoch=3, response_id="resp_1", sent_at=1.0, waiting="")
-    bench.engine._shared.budget.throttled(now(), 0, until)
+    budget = bench.engine._shared.door_of("")._budget
+    budget.throttled(budget.take(now()), now(), 0, until)
     await asyncio.sleep(15)
     assert bench.remote.counts == {"create": 1}
     assert (bench.record().sent_at, bench.record().status) == (1.0, JobStatus.STARTED)
     store.tell("job")
     assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED
     assert bench.remote.counts["create"] == 1
+
+
+@virtual
+@pytest.mark.parametrize("kind", [Trouble.UNSENT, Trouble.THROTTLED])
+async def test_a_create_that_fails_after_the_job_was_elsewhere_tells_nothing(kind: Trouble) -> None:
+    """What became of a create is not noted in a record of the time after it, and the job is not sent again."""
+    bench, store = bench_of(seconds=0.01)
+    await bench.open()
+    bench.remote.latency = 1.0
+    bench.remote.script["create"] = [trouble(kind, after=5)]
+    bench.start()
+    await asyncio.sleep(0.5)
+    store._records["job"] = replace(bench.record(), epoch=3, response_id="resp_1", sent_at=1.0, waiting="")
+    await asyncio.sleep(20)
+    assert bench.remote.counts == {"create": 1}
+    assert (bench.record().sent_at, bench.record().waiting) == (1.0, "")
 
 
 @virtual

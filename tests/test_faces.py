@@ -491,6 +491,21 @@ def test_max_concurrency_bounds_the_jobs_under_way(open_face: Open) -> None:
     assert client.remote.counts["create"] == 2
 
 
+def test_priority_orders_the_jobs_that_wait(open_face: Open) -> None:
+    """Of the jobs that wait for a slot the one of the highest priority is sent first; what is none starts nothing."""
+    client = fake(seconds=FOREVER)
+    driver = open_face(client, max_concurrency=1)
+    driver.until(driver.start(), lambda status: status["status"] == "running")
+    waiting = [driver.do("submit", "later"), driver.do("submit", "sooner", priority=1)]
+    for job in waiting:
+        driver.until(job.id, lambda _, job=job: job.waiting == "concurrency")  # type: ignore[misc]
+    client.remote.seconds = 0.0
+    driver.do("wait_all")
+    assert [request.question for _, request in client.remote.asked[1:]] == ["sooner", "later"]
+    reply = driver.do("start_background_task", "q", priority=10**9)
+    assert (reply["success"], "priority" in reply["error"]) == (False, True)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

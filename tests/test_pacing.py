@@ -1,4 +1,4 @@
-"""Pauses are what the formulas say: between two looks, after failures, and before the next create."""
+"""Pauses are what the formulas say: between two looks, and after failures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from o3pro_bg._pacing import Pace, RateBudget, backoff
+from o3pro_bg._pacing import Pace, backoff
 
 NONE = 0.0  # the luck that does not lengthen a wait
 
@@ -73,48 +73,3 @@ def test_backoff_doubles_up_to_a_minute(failures: int, low: float, high: float) 
 def test_backoff_takes_its_figures() -> None:
     """The first pause and the ceiling can be given."""
     assert [backoff(n, 1, first=3, ceiling=10) for n in (1, 2, 3)] == [3, 6, 10]
-
-
-def test_fresh_budget_is_open() -> None:
-    """Nothing waits before the first 429."""
-    assert RateBudget().wait(0.0, 1.0) == 0.0
-
-
-def test_throttled_budget_closes_for_as_long_as_asked() -> None:
-    """A 429 with a time closes the gate for that time, and luck spreads those who wait over a second."""
-    budget = RateBudget()
-    budget.throttled(100.0, 0.0, 20.0)
-    assert [budget.wait(now, 0.25) for now in (100.0, 119.0, 120.0)] == [20.25, 1.25, 0.0]
-
-
-@pytest.mark.parametrize("retry_after", [None, 0.0])
-def test_throttled_budget_closes_for_longer_each_time(retry_after: float | None) -> None:
-    """429s that name no time, or none at all, close the gate for 1, 2, 4 seconds: never is the service hammered."""
-    budget, now, pauses = RateBudget(), 0.0, []
-    for _ in range(3):
-        budget.throttled(now, 1.0, retry_after)
-        pauses.append(budget.wait(now, 0.0))
-        now += pauses[-1]
-    assert pauses == [1.0, 2.0, 4.0]
-
-
-def test_429s_that_arrive_together_count_once() -> None:
-    """A burst of 429s lengthens the streak by one, and a shorter time never opens the gate earlier."""
-    budget = RateBudget()
-    budget.throttled(0.0, 1.0, 10.0)
-    for _ in range(5):
-        budget.throttled(1.0, 1.0, None)
-    assert budget.wait(1.0, 0.0) == 9.0
-    budget.throttled(10.0, 1.0, None)
-    assert budget.wait(10.0, 0.0) == 2.0
-
-
-def test_accepted_create_forgets_the_streak() -> None:
-    """After an accepted create the next 429 begins with the shortest pause, but an asked-for time still holds."""
-    budget = RateBudget()
-    budget.throttled(0.0, 1.0, None)
-    budget.throttled(1.0, 1.0, None)
-    budget.accepted()
-    assert budget.wait(1.0, 0.0) == 2.0
-    budget.throttled(3.0, 1.0, None)
-    assert budget.wait(3.0, 0.0) == 1.0

@@ -15,6 +15,7 @@ import pytest
 from httpx import Response
 
 from o3pro_bg._admission import admit
+from o3pro_bg._budget import Limits
 from o3pro_bg._records import Failure, JobRequest, News, Usage
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._responses import ResponsesRemote
@@ -354,7 +355,7 @@ async def test_created_response_is_news_whatever_its_status(
 ) -> None:
     """A create that brings an id brings a response worth watching, however odd the rest of the answer is."""
     httpx2_mock.post(URL).mock(Response(200, json=body(word, output=None, created_at=None)))
-    assert await remote.create("job-1", REQUEST) == News(None, response_id=ID, answer="")
+    assert await remote.create("job-1", REQUEST) == News(None, response_id=ID, answer="", limits=Limits())
 
 
 @pytest.mark.parametrize(
@@ -716,6 +717,51 @@ async def test_retry_after(
     """How long to hold off is read in seconds or milliseconds, however long it is; garbage is not read."""
     httpx2_mock.route().mock(Response(status, headers=headers))
     assert (await trouble_of(remote, "create")).retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-reset-tokens": "55"}, 55.0),
+        ({"x-ratelimit-reset-requests": "1m12.5s", "x-ratelimit-reset-tokens": "120ms"}, 72.5),
+        (
+            {"x-ratelimit-reset-requests": "1h", "x-ratelimit-reset-tokens": "6s", "x-ratelimit-remaining-tokens": "0"},
+            6.0,
+        ),
+        ({"x-ratelimit-reset-requests": "9", "retry-after": "3"}, 3.0),
+        ({"x-ratelimit-reset-tokens": "0"}, None),
+        *[({"x-ratelimit-reset-tokens": bad}, None) for bad in ("", "soon", "1x", "-1", "s", "1m2", "1" * 60 + "s")],
+    ],
+)
+async def test_reset_stands_in_for_retry_after(
+    httpx2_mock: respx.Router, remote: ResponsesRemote, headers: dict[str, str], seconds: float | None
+) -> None:
+    """A 429 without retry-after closes until what is used up is there again, however the service writes that."""
+    httpx2_mock.route().mock(Response(429, headers=headers))
+    assert (await trouble_of(remote, "create")).retry_after == seconds
+
+
+LIMITS = [f"x-ratelimit-{word}-{what}" for what in ("requests", "tokens") for word in ("limit", "remaining")]
+
+
+@pytest.mark.parametrize(
+    ("figures", "limits"),
+    [
+        (("160", "159", "1600000", "1599000"), Limits(160, 159, 1_600_000, 1_599_000)),
+        (("160", "0", "0", "0"), Limits(160, 0, None, 0)),
+        (("-1", "-1", "many", "inf"), Limits()),
+        ((), Limits()),
+    ],
+)
+async def test_limits(
+    httpx2_mock: respx.Router, remote: ResponsesRemote, figures: tuple[str, ...], limits: Limits
+) -> None:
+    """What the service allows is read from a create that it accepts or refuses; a figure without sense is none."""
+    headers = dict(zip(LIMITS, figures, strict=False))
+    httpx2_mock.route().mock(Response(200, json=body(), headers=headers))
+    assert (await remote.create("job", REQUEST)).limits == limits
+    httpx2_mock.route().mock(Response(429, headers=headers))
+    assert (await trouble_of(remote, "create")).limits == limits
 
 
 async def test_retry_after_a_date(httpx2_mock: respx.Router, remote: ResponsesRemote) -> None:

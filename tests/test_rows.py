@@ -21,6 +21,7 @@ REQUEST = JobRequest(
     timeout=60.5,
     endpoint="https://x/openai/v1/",
     dedupe_key="key-1",
+    priority=-7,
 )
 ENDED = JobRecord(
     "job-1",
@@ -182,6 +183,7 @@ def test_damaged_texts_are_told(text: str) -> None:
     "facts",
     [
         *[{name: 5} for name in ("question", "effort", "deployment", "options", "endpoint", "dedupe_key", "is_whole")],
+        *[{"priority": value} for value in ("5", True, 1.5)],
         *[{"timeout": value} for value in ("5", True, float("nan"), float("inf"), 10**400)],
         {"question": None},
         {"effort": None},

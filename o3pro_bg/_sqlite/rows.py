@@ -205,6 +205,7 @@ _REQUEST: Final[Mapping[str, Callable[[Any], Any]]] = {
     "timeout": _number,
     "endpoint": _text,
     "dedupe_key": _text,
+    "priority": _count,
     "is_whole": _truth,
 }
 _STATE: Final[Mapping[str, Callable[[Any], Any]]] = {

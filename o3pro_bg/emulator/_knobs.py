@@ -45,7 +45,7 @@ FAULTS = {
 
 OUTCOMES = ("completed", "failed", "incomplete", "cancelled", "never")
 VERBS = ("create", "look", "cancel", "delete")
-_SERVER_ONLY = frozenset({"rpm"})
+_SERVER_ONLY = frozenset({"rpm", "tpm"})
 _LONGEST = 1e9  # seconds: thirty years, and still a date that an HTTP header can say
 _IN_PROMPT = re.compile(r"\[emulator\s+([^\[\]]+)\]")
 
@@ -143,6 +143,7 @@ class Knobs:
     retry_after_ms: int | None = _knob(None, _count, "sent as retry-after-ms with fault 429 or 503")
     retry_after_date: float | None = _knob(None, _seconds, "sent as an HTTP date so many seconds from now")
     rpm: int | None = _knob(None, _positive, "creates per sliding minute before 429; server level only")
+    tpm: int | None = _knob(None, _positive, "tokens set aside per sliding minute before 429; server level only")
     lost_after: int | None = _knob(None, _count, "after so many looks the response answers 404 for ever")
     missing_first: int = _knob(0, _count, "the first so many looks answer 404 (read-after-write)")
     late_completion: float | None = _knob(None, _seconds, "so long after a cancel it reads completed")

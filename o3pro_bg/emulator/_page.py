@@ -44,10 +44,8 @@ BEHAVIOURS = (
     ("The stream of a cancelled response ends without a terminal event", ASSUMED),
     ("429 may carry retry-after or retry-after-ms", DOCUMENTED),
     ("503 may carry them too, and retry-after may be a date", ASSUMED),
-    (
-        "Every answer carries x-ratelimit headers; 160 requests and 1.6 M tokens a minute unless rpm is set",
-        DOCUMENTED,
-    ),
+    ("Every answer carries x-ratelimit headers for the limits that are set (rpm, tpm)", DOCUMENTED),
+    ("A create sets aside the tokens of its question and its max_output_tokens", DOCUMENTED),
     ("Creates refused for the rate do not count against it again", ASSUMED),
     ("The bodies of 400, 401, 403, 404 and 429", USER),
     ("The bodies of 408, 409, 500 and 503", ASSUMED),

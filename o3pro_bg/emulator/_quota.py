@@ -3,8 +3,6 @@
 from collections import deque
 
 _MINUTE = 60.0
-_TIER_1_REQUESTS = 160
-_TIER_1_TOKENS = 1_600_000
 
 
 class Quota:
@@ -19,22 +17,29 @@ class Quota:
         self._spent.append((now, tokens))
         self._tokens += tokens
 
-    def wait(self, now: float, limit: int | None) -> float:
-        """Returns the seconds until one more create fits under `limit` a minute, 0 where it fits now."""
+    def wait(self, now: float, tokens: int, rpm: int | None, tpm: int | None) -> float:
+        """Returns the seconds until a create of so many tokens fits under both limits, 0 where it fits now."""
         self._expire(now)
-        if limit is None or len(self._spent) < limit:
-            return 0.0
-        return self._spent[-limit][0] + _MINUTE - now
+        waits = [0.0]
+        if rpm is not None and len(self._spent) >= rpm:
+            waits.append(self._spent[-rpm][0] + _MINUTE - now)
+        if tpm is not None and self._spent:
+            excess = self._tokens + tokens - tpm
+            for at, freed in self._spent:
+                if excess > 0:
+                    waits.append(at + _MINUTE - now)
+                excess -= freed
+        return max(waits)
 
-    def headers(self, now: float, limit: int | None) -> dict[str, str]:
-        """Returns x-ratelimit headers; without a limit they tell of the first tier and refuse nothing."""
+    def headers(self, now: float, rpm: int | None, tpm: int | None) -> dict[str, str]:
+        """Returns x-ratelimit headers for the limits that there are."""
         self._expire(now)
-        allowed = _TIER_1_REQUESTS if limit is None else limit
+        limits = (("requests", rpm, len(self._spent)), ("tokens", tpm, self._tokens))
         return {
-            "x-ratelimit-limit-requests": str(allowed),
-            "x-ratelimit-remaining-requests": str(max(0, allowed - len(self._spent))),
-            "x-ratelimit-limit-tokens": str(_TIER_1_TOKENS),
-            "x-ratelimit-remaining-tokens": str(max(0, _TIER_1_TOKENS - self._tokens)),
+            f"x-ratelimit-{word}-{what}": str(figure)
+            for what, limit, spent in limits
+            if limit is not None
+            for word, figure in (("limit", limit), ("remaining", max(0, limit - spent)))
         }
 
     def _expire(self, now: float) -> None:

@@ -62,7 +62,7 @@ class Service:
 
     def rate_headers(self) -> dict[str, str]:
         """Returns the x-ratelimit headers of this moment."""
-        return self._quota.headers(time.monotonic(), self._knobs.rpm)
+        return self._quota.headers(time.monotonic(), self._knobs.rpm, self._knobs.tpm)
 
     async def refuse(self, refusal: _errors.Refusal) -> Reply:
         """Answers a request that reaches no verb, as late as any answer."""
@@ -91,16 +91,21 @@ class Service:
     def _admit(self, call: Call) -> Creation:
         # A create refused for the rate is not counted again: a client that waits as it is told gets through.
         now = time.monotonic()
-        if wait := self._quota.wait(now, self._knobs.rpm):
-            seconds = int(wait) + 1
-            raise _errors.rate_limited({"retry-after": str(seconds)}, seconds)
         try:
             creation = understand(call.body)
         except _errors.Refusal:
+            self._check_quota(now, 0)
             self._quota.spend(now, 0)
             raise
-        self._quota.spend(now, creation.input_tokens + (creation.max_output_tokens or 0))
+        tokens = creation.input_tokens + (creation.max_output_tokens or 0)
+        self._check_quota(now, tokens)
+        self._quota.spend(now, tokens)
         return creation
+
+    def _check_quota(self, now: float, tokens: int) -> None:
+        if wait := self._quota.wait(now, tokens, self._knobs.rpm, self._knobs.tpm):
+            seconds = int(wait) + 1
+            raise _errors.rate_limited({"retry-after": str(seconds)}, seconds)
 
     def _own(self, call: Call, creation: Creation | None) -> tuple[dict[str, Any], str]:
         """Returns the knobs of the job's own, and the key under which its faults are counted."""

@@ -1,0 +1,220 @@
+"""The rate budget lets an even stream of creates through, and learns from headers and 429s how dense it may be."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from o3pro_bg._budget import Limits, RateBudget, tokens_of
+from o3pro_bg._records import JobRequest
+
+NONE = 0.0  # the luck that shortens a pause the most
+
+
+def accept(budget: RateBudget, now: float, limits: Limits | None = None, tokens: int = 0) -> None:
+    """Let a create go and have it accepted at once."""
+    budget.accepted(budget.take(now, tokens), now, limits)
+
+
+def refuse(budget: RateBudget, now: float, retry_after: float | None = None, luck: float = 1.0) -> bool:
+    """Let a create go and have it refused at once."""
+    return budget.throttled(budget.take(now), now, luck, retry_after)
+
+
+def stream(budget: RateBudget, begin: float, seconds: float, limits: Limits | None = None) -> list[float]:
+    """Answer when creates leave in so many seconds, each accepted at once."""
+    now, left = begin, []
+    while now < begin + seconds:
+        if (pause := budget.wait(now)) > 0:
+            now += pause
+        else:
+            left.append(now)
+            accept(budget, now, limits)
+    return left
+
+
+def test_a_fresh_budget_lets_a_few_go_and_more_with_each_answer() -> None:
+    """Before the service has said anything four creates go at once; each that is accepted makes room for one more."""
+    budget = RateBudget()
+    first = [budget.take(0.0) for _ in range(4)]
+    assert budget.wait(0.0) == math.inf
+    for reservation in first:
+        budget.accepted(reservation, 1.0)
+    taken = 0
+    while budget.wait(1.0) == 0.0:
+        budget.take(1.0)
+        taken += 1
+    assert taken == 8
+
+
+@pytest.mark.parametrize(("limits", "most"), [(None, 16), (Limits(requests=1e6), 40)])
+def test_creates_on_their_way_are_bounded(limits: Limits | None, most: int) -> None:
+    """Sixteen creates are on their way at the most as long as no limit is told, and else as many as requests may be."""
+    budget = RateBudget(40)
+    for _ in range(100):
+        accept(budget, 0.0, limits)
+    taken = 0
+    while budget.wait(10.0) == 0.0:
+        budget.take(10.0)
+        taken += 1
+    assert taken == most
+
+
+def test_a_told_limit_becomes_an_even_stream() -> None:
+    """A limit of 60 a minute lets one create a second go, and two where it came late; never more than 60 a minute."""
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(requests=60))
+    left = stream(budget, 1.0, 300.0, Limits(requests=60))
+    assert len(left) == pytest.approx(300, abs=1)
+    assert all(later - at <= 2.0 for at, later in pairwise(left))
+    assert all(later - at > 60.0 - 1e-6 for at, later in zip(left, left[60:], strict=False))
+    budget.take(400.0)
+    budget.take(400.0)
+    assert budget.wait(400.0) == pytest.approx(1.0)
+
+
+def test_a_create_counts_for_a_minute_from_its_answer_on() -> None:
+    """What was on its way for 30 seconds may have come to the service in the last of them, and counts from there."""
+    budget = RateBudget()
+    slow = budget.take(0.0)
+    accept(budget, 0.0, Limits(requests=2))
+    assert budget.wait(20.0) == 40.0
+    budget.accepted(slow, 30.0)
+    accept(budget, 60.0)
+    assert budget.wait(60.0) == 30.0
+
+
+def test_what_others_use_is_theirs() -> None:
+    """Where the service has nothing left, though little was sent from here, the next create waits for the refill."""
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(60, 0))
+    assert budget.wait(0.0) == pytest.approx(1.0)
+    accept(budget, 1.0, Limits(None, 30))
+    assert budget.wait(2.0) == 0.0
+
+
+def test_the_limit_is_guessed_from_what_is_left() -> None:
+    """A service that tells only what is left is taken to give it back within a minute."""
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(None, 2))
+    budget.take(0.0)
+    budget.take(0.0)
+    assert budget.wait(0.0) == pytest.approx(20.0)
+
+
+def test_tokens_are_set_aside() -> None:
+    """A create that may answer with more tokens than the minute has left waits until earlier ones count no longer."""
+    budget, limits = RateBudget(), Limits(tokens=100_000)
+    accept(budget, 0.0, limits, tokens=60_000)
+    assert budget.wait(1.0, 30_000) == 0.0
+    assert budget.wait(1.0, 50_000) == 59.0
+    assert budget.wait(60.0, 50_000) == 0.0
+    accept(budget, 60.0, Limits(None, None, None, 1000), tokens=1000)
+    assert budget.wait(60.0, 6000) == pytest.approx(3.0), "others use the rest, which is there again within a minute"
+
+
+def test_what_is_too_much_for_a_minute_goes_alone() -> None:
+    """A create that sets aside more than a whole minute allows goes when nothing else counts: the service tells."""
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(tokens=1000), tokens=10)
+    assert budget.wait(1.0, 5000) == 59.0
+    assert budget.wait(60.0, 5000) == 0.0
+
+
+def test_tokens_of_a_request() -> None:
+    """The question and the instructions count a token for three bytes, the output as many as it may have."""
+    options = {"max_output_tokens": 1000, "instructions": "三文字"}
+    assert tokens_of(JobRequest("x" * 30, "low", options=options)) == 10 + 3 + 1000
+    assert tokens_of(JobRequest("\ud800xx", "low", options={"max_output_tokens": "many", "instructions": 5})) == 1
+
+
+@pytest.mark.parametrize("asked", [0.5, 20.0, 300.0, 86_400.0])
+def test_a_429_closes_for_as_long_as_asked(asked: float) -> None:
+    """No create leaves before the time that the service named, however long, and one leaves then."""
+    budget = RateBudget()
+    assert refuse(budget, 100.0, asked)
+    assert [budget.wait(now) for now in (100.0, 100.0 + asked / 2, 100.0 + asked)] == [asked, asked / 2, 0.0]
+    budget.take(100.0 + asked)
+    assert budget.wait(100.0 + asked) == math.inf, "the others wait for its answer"
+
+
+@pytest.mark.parametrize("retry_after", [None, 0.0])
+def test_429s_without_a_time_close_for_longer_each_time(retry_after: float | None) -> None:
+    """429s that name no time, or none at all, close the gate for 1, 2, 4 seconds: never is the service hammered."""
+    budget, now, pauses = RateBudget(), 0.0, []
+    for _ in range(3):
+        refuse(budget, now, retry_after)
+        pauses.append(budget.wait(now))
+        now += pauses[-1]
+    assert pauses == [1.0, 2.0, 4.0]
+    accept(budget, now)
+    refuse(budget, now + 1)
+    assert budget.wait(now + 1) == 1.0, "a create that was accepted begins it anew"
+
+
+def test_429s_that_arrive_together_count_once() -> None:
+    """Of the creates that were on their way at a 429 the others are no new one, and open the gate no earlier."""
+    budget = RateBudget()
+    together = [budget.take(0.0) for _ in range(4)]
+    assert [budget.throttled(each, 1.0, NONE, 10.0 - n) for n, each in enumerate(together)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert budget.wait(1.0) == 10.0
+    assert refuse(budget, 11.0)
+    assert budget.wait(11.0) == 2.0
+
+
+def test_a_429_teaches_the_rate() -> None:
+    """A hundred creates in ten seconds, and then twenty of refusal, are a rate of 200 a minute."""
+    budget = RateBudget()
+    for number in range(100):
+        accept(budget, number / 10)
+    refuse(budget, 10.0, 20.0)
+    left = stream(budget, 30.0, 30.0)
+    assert len(left) == pytest.approx(100, abs=5)
+    assert max(sum(1 for at in left if second <= at < second + 1) for second in range(30, 60)) <= 8
+
+
+@pytest.mark.parametrize(("refused_at", "grown"), [((60.0,), 120), ((60.0, 121.0), 61)])
+def test_a_first_guess_is_doubled_and_a_confirmed_rate_raised_by_a_little(
+    refused_at: tuple[float, ...], grown: int
+) -> None:
+    """A minute after a first 429, which may be a whim, the rate doubles; after a second one at it, it grows by 2 %."""
+    budget = RateBudget()
+    for number in range(60):
+        accept(budget, float(number))
+    for at in refused_at:
+        refuse(budget, at, 1.0)
+        assert len(stream(budget, at + 1, 59.5)) == pytest.approx(60, abs=2)
+    accept(budget, refused_at[-1] + 60.5)
+    assert len(stream(budget, refused_at[-1] + 61, 59.0)) == pytest.approx(grown, abs=5)
+
+
+def test_a_rate_is_never_below_one_a_minute() -> None:
+    """A service that refuses all is asked again once a minute at the least, as far as it names no time."""
+    budget, now = RateBudget(), 0.0
+    for _ in range(60):
+        accept(budget, now)
+        now += 1.0
+    for _ in range(20):
+        refuse(budget, now, 1.0)
+        now += 61.0
+    accept(budget, now)
+    assert budget.wait(now) <= 60.0
+
+
+@pytest.mark.parametrize("verb", ["spent", "returned"])
+def test_what_became_of_a_create_is_told_once(verb: str) -> None:
+    """One that may have arrived counts, one that did not counts nothing; what is told later changes neither."""
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(requests=2))
+    reservation = budget.take(10.0)
+    budget.spent(reservation, 10.0) if verb == "spent" else budget.returned(reservation)
+    budget.spent(reservation, 20.0)
+    budget.accepted(reservation, 20.0)
+    assert budget.wait(55.0) == (5.0 if verb == "spent" else 0.0)
