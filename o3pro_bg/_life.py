@@ -65,7 +65,7 @@ class Life:
         self._wake = asyncio.Event()
         self._is_taken_up = first_look is not None
         self._is_overdue = False
-        self._lookout = Lookout(shared, record.job_id, self._born)
+        self._lookout = Lookout(shared, record)
         if record.response_id is not None:
             self._lookout.hint = first_look or 0.0
 
@@ -193,7 +193,7 @@ class Life:
                 if (news := await self._submission.accepted(remote)) is None:
                     return
                 self._response_id = news.response_id
-                self._lookout.saw(news)
+                self._lookout.accepted(news)
                 self._ledger.apply(self._job_id, news)
                 await self._ledger.settled(self._job_id)
             await self._watch(remote)

@@ -12,6 +12,7 @@ from o3pro_bg._remote import Trouble
 from o3pro_bg._states import Event
 
 if TYPE_CHECKING:
+    from o3pro_bg._records import JobRecord
     from o3pro_bg._remote import RemoteTrouble
     from o3pro_bg._shared import Shared
 
@@ -33,8 +34,7 @@ class Lookout:
 
     Args:
         shared: What all jobs share.
-        job_id: The job.
-        born: When it was submitted, on the ledger's clock.
+        record: The job.
 
     Attributes:
         hint: Seconds until the next look that somebody asked for, or None.
@@ -42,24 +42,31 @@ class Lookout:
         has_looked: Whether anything is known of the job by now.
     """
 
-    def __init__(self, shared: Shared, job_id: str, born: float) -> None:
+    def __init__(self, shared: Shared, record: JobRecord) -> None:
         self.hint: float | None = None
         self.troubles = 0
         self.has_looked = False
         self._shared = shared
-        self._job_id = job_id
-        self._born = born
+        self._job_id = record.job_id
         self._missing_since: float | None = None
+        now = shared.ledger.clock()
+        age = record.age(now)
+        self._begun = now - (record.elapsed(now) if age is None else age)
 
     def pause(self) -> float:
         """Answer the seconds until the next look."""
         luck = random.random()
         if self.troubles:
             return max(backoff(self.troubles, luck), min(self.hint or 0.0, _LONGEST_PAUSE))
-        return self._shared.pace.delay(self._shared.ledger.clock() - self._born, luck, hint=self.hint)
+        return self._shared.pace.delay(self._age, luck, hint=self.hint)
+
+    def accepted(self, news: News) -> None:
+        """Note that a create brought these news: the job's age counts from now on, however long it waited before."""
+        self.saw(news)
+        self._begun = self._shared.ledger.clock()
 
     def saw(self, news: News) -> None:
-        """Note that a look, or a create, brought news."""
+        """Note that a look brought news."""
         self.has_looked = True
         self.troubles, self.hint, self._missing_since = 0, news.poll_after or None, None
 
@@ -82,3 +89,7 @@ class Lookout:
                 return News(Event.LOST, failure=Failure("lost", trouble.failure.detail))
         self._shared.ledger.note(self._job_id, waiting=_WAITING.get(trouble.kind, "connection"))
         return None
+
+    @property
+    def _age(self) -> float:
+        return self._shared.ledger.clock() - self._begun

@@ -43,7 +43,7 @@ class Pace:
         Answer the seconds until the next look at a job of this age.
 
         Args:
-            age: Seconds since the job was submitted.
+            age: Seconds since the service accepted the job.
             luck: A random number from 0 up to 1.
             hint: What the service asked for, in seconds; it wins, between 0.05 seconds and ten minutes.
         """

@@ -146,6 +146,12 @@ class JobRecord:
         """Answer the seconds from submission to the terminal moment, or to `now` on the monotonic clock."""
         return max(0.0, (now if self.ended is None else self.ended) - self.started)
 
+    def age(self, now: float) -> float | None:
+        """Answer for how many of these seconds the service has had the job; None where nobody knows since when."""
+        if self.sent_at is None:
+            return None
+        return max(0.0, self.elapsed(now) - max(0.0, self.sent_at - self.created_at))
+
     def apply(self, news: News, at: float) -> JobRecord:
         """
         Answer the record after these news, which is this very record where they change nothing.

@@ -282,6 +282,17 @@ async def test_a_job_with_a_response_is_only_watched() -> None:
     assert bench.ended == ["job"]
 
 
+@pytest.mark.parametrize(("sent_at", "pause"), [(0.0, 15.0), (900.0, 6.0), (None, 15.0)])
+@virtual
+async def test_a_job_is_as_old_as_the_service_has_had_it(sent_at: float | None, pause: float) -> None:
+    """A job that waited for 900 s in a former process, and was sent 100 s ago, is looked at as one of 100 s."""
+    bench, _ = await taken_up(response_id="resp_1", sent_at=sent_at, started=-1000.0)
+    bench.remote.seconds = 3600.0
+    await asyncio.sleep(30)
+    first, second, *_ = bench.remote.times("look")
+    assert second - first == pytest.approx(pause, abs=0.01)
+
+
 @virtual
 async def test_a_job_that_never_left_is_sent() -> None:
     """A job whose intent alone was written is created, once."""

@@ -152,6 +152,20 @@ async def test_the_services_hint_wins_over_pace(create: News | None, look: News 
 
 
 @virtual
+async def test_a_job_that_waited_is_young_when_it_is_sent() -> None:
+    """Looks come by the age since the service accepted the job; the deadline is counted from its submission."""
+    bench = Bench(Recorder(seconds=900.0), max_concurrency=1)
+    bench.start("rival")
+    bench.start(timeout=920.0)
+    await bench.ledger.wait("rival")
+    record = await bench.end()
+    sent = bench.remote.times("create")[-1]
+    assert sent > 900
+    assert [look for look in bench.remote.times("look") if look > sent][:2] == [sent + 2, sent + 4]
+    assert (record.failure, record.ended) == (Failure("deadline"), 920.0)
+
+
+@virtual
 async def test_an_attached_job_is_looked_at_at_once_and_never_created() -> None:
     """A record with a response id means no create, and a first look now."""
     bench = Bench()

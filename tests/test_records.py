@@ -162,6 +162,22 @@ def test_elapsed_runs_until_the_end(job: JobRecord, now: float, seconds: float) 
     assert job.elapsed(now) == seconds
 
 
+@pytest.mark.parametrize(
+    ("job", "seconds"),
+    [
+        (record(), None),
+        (record(sent_at=1.7e9), 80.0),
+        (record(sent_at=1.7e9 + 50), 30.0),
+        (ended(sent_at=1.7e9 + 50), 10.0),
+        (record(sent_at=1.7e9 + 900), 0.0),
+        (record(sent_at=1.7e9 - 900), 80.0),
+    ],
+)
+def test_age_is_what_the_service_had(job: JobRecord, seconds: float | None) -> None:
+    """The age of a job is its time less what it waited until it was sent, whatever a clock that was set tells."""
+    assert job.age(180.0) == seconds
+
+
 def test_usage_counts_what_it_was_told() -> None:
     """Tokens that nobody counted are 0."""
     assert (Usage(5, 7).reasoning_tokens, Usage(5, 7).cached_tokens) == (0, 0)
