@@ -82,6 +82,7 @@ class Engine:
                 self._notice(job_id, then_of, spread * random.random())
 
         records = await self.ledger.open(endpoint, noticed)
+        self._shared.habits.learn(filter(self.ledger.serves, records))
         now = self.ledger.clock()
         owed = [record for record in records if is_owed(record, now) and self.ledger.serves(record)]
         if owed and not self._shared.closing:

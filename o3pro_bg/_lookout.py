@@ -48,9 +48,11 @@ class Lookout:
         self.has_looked = False
         self._shared = shared
         self._job_id = record.job_id
+        self._like = shared.habits.of(record.request)
         self._missing_since: float | None = None
         now = shared.ledger.clock()
         age = record.age(now)
+        self._is_dated = age is not None  # one that was attached began who knows when
         self._begun = now - (record.elapsed(now) if age is None else age)
 
     def pause(self) -> float:
@@ -58,15 +60,18 @@ class Lookout:
         luck = random.random()
         if self.troubles:
             return max(backoff(self.troubles, luck), min(self.hint or 0.0, _LONGEST_PAUSE))
-        return self._shared.pace.delay(self._age, luck, hint=self.hint)
+        known = self._like if self._is_dated else None
+        return self._shared.pace.delay(self._age, luck, hint=self.hint, known=known)
 
     def accepted(self, news: News) -> None:
         """Note that a create brought these news: the job's age counts from now on, however long it waited before."""
         self.saw(news)
-        self._begun = self._shared.ledger.clock()
+        self._is_dated, self._begun = True, self._shared.ledger.clock()
 
     def saw(self, news: News) -> None:
-        """Note that a look brought news."""
+        """Note that a look brought news; from an end that was awaited and not just met, the pace learns."""
+        if news.event is Event.ANSWERED and self._is_dated and self.has_looked and not self.troubles:
+            self._like.add(self._age)
         self.has_looked = True
         self.troubles, self.hint, self._missing_since = 0, news.poll_after or None, None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from o3pro_bg._budget import RateBudget
 from o3pro_bg._door import Door
+from o3pro_bg._durations import Habits
 from o3pro_bg._in_flight import InFlight
 from o3pro_bg._line import Slots, Turn
 from o3pro_bg._pacing import Pace
@@ -44,6 +45,7 @@ class Shared:
         in_flight: Bounds the requests under way.
         doors: What creates go through, by deployment.
         numbers: Of the jobs that are lived here.
+        habits: How long jobs take, as far as is known.
         closing: Whether the engine is being closed.
     """
 
@@ -62,6 +64,7 @@ class Shared:
     in_flight: InFlight = field(init=False)
     doors: dict[str, Door] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    habits: Habits = field(default_factory=Habits)
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     remote: Remote | None = None
     closing: bool = False

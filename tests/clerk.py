@@ -29,7 +29,7 @@ class Clerk:
         self.called: list[str] = []
 
     def open(
-        self, face: str, service: dict[str, Any], store: str, lease: float, pace: dict[str, float], **settings: Any
+        self, face: str, service: dict[str, Any], store: str, lease: float, pace: dict[str, Any], **settings: Any
     ) -> None:
         """Open the store with a handler of this face, whose client is of this service."""
         self.looked.clear()

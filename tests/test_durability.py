@@ -293,6 +293,39 @@ async def test_a_job_is_as_old_as_the_service_has_had_it(sent_at: float | None, 
     assert second - first == pytest.approx(pause, abs=0.01)
 
 
+@pytest.mark.parametrize(("endpoint", "quiet"), [("", 40.0), ("elsewhere", 2.0)])
+@virtual
+async def test_completed_jobs_of_the_store_teach(endpoint: str, quiet: float) -> None:
+    """A new process knows from its store how long jobs of its service take: no look comes before half of the least."""
+    bench, _ = bench_of(seconds=0.01)
+    request = JobRequest("question", "low", endpoint=endpoint)
+    for number in range(40):
+        ended: dict[str, Any] = {"status": JobStatus.COMPLETED, "ended": 90.0 + number}
+        bench.enter(f"job-{number}", request=request, started=0.0, sent_at=10.0, **ended)
+    await bench.open()
+    bench.remote.seconds, begun = 600.0, now()
+    bench.start()
+    await asyncio.sleep(100)
+    assert bench.remote.times("look")[0] - begun == pytest.approx(quiet, abs=0.1)
+
+
+@virtual
+async def test_an_end_that_is_merely_met_does_not_teach() -> None:
+    """A job that ended while no process watched it took no longer than it did: when it is taken up, nothing is learned.
+
+    The naive way takes a weekend for the time that a job takes.
+    """
+    bench, store = bench_of(seconds=0.01)
+    for number in range(40):
+        bench.enter(f"job-{number}", started=-1000.0, response_id=f"resp_{number}", sent_at=0.0)
+    bench.remote.seconds = 0.0
+    await bench.open()
+    store.tell(*[f"job-{number}" for number in range(40)])
+    await asyncio.sleep(10)
+    assert bench.record("job-39").status is JobStatus.COMPLETED
+    assert bench.engine._shared.habits.of(JobRequest("question", "low")).quiet == 0.0
+
+
 @virtual
 async def test_a_job_that_never_left_is_sent() -> None:
     """A job whose intent alone was written is created, once."""

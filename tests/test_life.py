@@ -14,7 +14,7 @@ import pytest
 from o3pro_bg._engine import CancelVerdict
 from o3pro_bg._life import Life
 from o3pro_bg._pacing import Pace
-from o3pro_bg._records import Failure, News, Usage
+from o3pro_bg._records import Failure, JobRequest, News, Usage
 from o3pro_bg._states import Event, JobStatus
 from o3pro_bg.errors import JobNotFound
 from o3pro_bg.testing import RemoteTrouble, Trouble, VirtualLoop, run_virtual
@@ -22,8 +22,6 @@ from tests.virtual import RUNNING, Bench, Recorder, now, trouble, virtual
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from o3pro_bg._records import JobRequest
 
 ACCEPTED = News(Event.ACCEPTED, response_id="resp_fake_1")
 FOR_EVER = 10_000
@@ -185,6 +183,79 @@ async def test_an_attached_job_needs_no_slot() -> None:
     await asyncio.sleep(1)
     assert bench.remote.times("look") == [0.05]
     assert bench.record().status is JobStatus.STARTED
+
+
+# --- what is learned of durations -------------------------------------------------------------------------------
+
+
+async def live_forty(bench: Bench, **settings: Any) -> None:
+    """Have forty jobs live at the same time, to their ends."""
+    for number in range(40):
+        bench.start(f"job-{number}", **settings)
+    for number in range(40):
+        await bench.end(f"job-{number}")
+
+
+async def first_look(bench: Bench, job_id: str = "next", **settings: Any) -> float:
+    """Answer the age at which one more job is looked at for the first time."""
+    bench.remote.seconds, bench.remote.calls, begun = 600.0, [], now()
+    task = bench.start(job_id, **settings)
+    await asyncio.sleep(100)
+    task.cancel()
+    return round(bench.remote.times("look")[0] - begun, 1)
+
+
+@pytest.mark.parametrize("settings", [{}, {"deployment": "o3-pro"}, {"effort": "high"}], ids=str)
+@virtual
+async def test_a_job_is_not_looked_at_while_none_like_it_ends(settings: dict[str, str]) -> None:
+    """Once forty jobs took 61 s, the next of their deployment and effort has its first look after half of that."""
+    bench = Bench(Recorder(seconds=60.0))
+    await live_forty(bench)
+    seen_at = bench.record("job-1").elapsed(0)
+    request = JobRequest("question", settings.get("effort", "low"), settings.get("deployment", ""))
+    assert await first_look(bench, request=request) == (2.0 if settings else round(seen_at / 2, 1))
+
+
+@virtual
+async def test_an_attached_job_is_looked_at_as_if_nothing_were_known() -> None:
+    """Nobody knows how old an attached job is: it has no quiet start, and learned waits are not for it."""
+    bench = Bench(Recorder(seconds=60.0))
+    await live_forty(bench)
+    await first_look(bench, response_id="resp_x")
+    first, second, *_ = bench.remote.times("look")
+    assert second - first == 2.0
+
+
+@pytest.mark.parametrize(
+    ("remote", "job"),
+    [
+        ({"background": False}, {}),
+        ({}, {"response_id": "resp_x"}),
+        ({}, {"timeout": 30.0}),
+    ],
+    ids=["answered in the foreground", "attached", "cancelled at its deadline"],
+)
+@virtual
+async def test_only_ends_that_looks_found_teach(remote: dict[str, Any], job: dict[str, Any]) -> None:
+    """Jobs that were not looked at, whose start is unknown, or which were stopped, leave the pace as it was."""
+    bench = Bench(Recorder(seconds=60.0, **remote))
+    await live_forty(bench, **job)
+    bench.remote.background = True
+    assert await first_look(bench) == 2.0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [News(Event.ERRORED, failure=Failure("server_error")), News(Event.CANCELLED), trouble(Trouble.UNCLEAR)],
+    ids=["failed", "cancelled", "not seen in time"],
+)
+@virtual
+async def test_only_completed_jobs_seen_in_time_teach(said: News | RemoteTrouble) -> None:
+    """A job that failed, was cancelled elsewhere, or ended while looks failed says nothing of how long others take."""
+    bench = Bench(Recorder(seconds=5.0))
+    bench.remote.script["look"] = [*[RUNNING] * 80, *[said] * 40]
+    await live_forty(bench)
+    assert await first_look(bench) == 2.0
 
 
 # --- trouble on create ------------------------------------------------------------------------------------------

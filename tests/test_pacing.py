@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from o3pro_bg._durations import Durations
 from o3pro_bg._pacing import Pace, backoff
 
 NONE = 0.0  # the luck that does not lengthen a wait
@@ -43,6 +44,64 @@ def test_pace_may_be_quick() -> None:
 def test_what_the_service_asks_for_wins(hint: float, seconds: float) -> None:
     """A hint of the service is the wait, beyond floor and ceiling and without luck, where it makes sense."""
     assert Pace().delay(100, 0.9, hint=hint) == seconds
+
+
+def steady(every: float, shortest: float) -> Durations:
+    """Answer durations of jobs which, from the shortest on, end one in so many seconds of each that is left."""
+    known = Durations()
+    for number in range(400):
+        known.add(shortest - every * math.log(1 - (number + 0.5) / 400))
+    return known
+
+
+@pytest.mark.parametrize(("every", "seconds"), [(25, 3.0), (100, 6.0), (400, 12.0), (1600, 15.0), (4, 2.0)])
+def test_learned_pace_is_that_of_the_hazard(every: float, seconds: float) -> None:
+    """Where one of a hundred ends in a second, a learned wait is the fixed one; where fewer do, it is longer."""
+    assert Pace().delay(100, NONE, known=steady(every, 100)) == pytest.approx(seconds, rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.6, 1.2])
+def test_factor_scales_learned_waits_too(factor: float) -> None:
+    """Half the factor is half the wait, learned or not."""
+    known = steady(100, 100)
+    seconds = [Pace(factor=factor).delay(100, NONE, known=durations) for durations in (None, known)]
+    assert seconds == pytest.approx([10 * factor, 10 * factor], rel=0.05)
+
+
+@pytest.mark.parametrize(("floor", "ceiling"), [(2, 5), (10, 30)])
+def test_learned_waits_keep_to_the_specifications_figures(floor: float, ceiling: float) -> None:
+    """Learned waits, too, are from 2 to 5 s, or from 10 to 30 s, where that is asked for."""
+    pace = Pace(floor=floor, ceiling=ceiling, jitter=0)
+    assert pace.delay(100, NONE, known=steady(1, 100)) == floor
+    assert pace.delay(100, NONE, known=steady(1e6, 100)) == ceiling
+
+
+@pytest.mark.parametrize(
+    ("shortest", "age", "seconds"),
+    [(80, -1, 40.0), (80, 0, 40.0), (80, 20, 20.0), (3600, 0, 60.0), (3600, 60, 15.0), (2, 0, 2.0)],
+)
+def test_no_look_in_the_first_moments(shortest: float, age: float, seconds: float) -> None:
+    """No look comes before half of the shortest duration, even if that is beyond the ceiling, but within a minute."""
+    assert Pace().delay(age, NONE, known=steady(100, shortest)) == pytest.approx(seconds, rel=0.02)
+
+
+def test_beyond_all_durations_the_pace_is_fixed() -> None:
+    """A job that has outlasted all that is known of is looked at as if nothing were."""
+    assert Pace().delay(100, NONE, known=steady(1, 0.0)) == pytest.approx(6.0)
+
+
+def test_learned_waits_are_spread_and_hints_win() -> None:
+    """Luck lengthens a learned wait as any other, and a hint of the service is the wait."""
+    known = steady(400, 0.0)
+    plain, spread = (Pace().delay(100, luck, known=known) for luck in (NONE, 1.0))
+    assert spread == pytest.approx(1.1 * plain)
+    assert Pace().delay(0, 1.0, hint=0.25, known=steady(100, 80)) == 0.25
+
+
+@pytest.mark.parametrize("age", [0, 10, 100, 1000])
+def test_a_pace_need_not_learn(age: float) -> None:
+    """With `learns=False` a wait depends on the age alone."""
+    assert Pace(learns=False).delay(age, 0.5, known=steady(400, 50)) == Pace().delay(age, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ RINGS = (
         "_states",
         "_sentences",
         "_records",
+        "_durations",
         "_pacing",
         "_budget",
         "_prices",
