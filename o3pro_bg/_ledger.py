@@ -86,6 +86,7 @@ class Ledger:
         self._retain = retain
         self._drafts: dict[str, _Draft] = {}
         self._missed: set[str] = set()  # jobs that were changed elsewhere while a draft of theirs was being written
+        self._wishes: set[str] = set()  # jobs whose wish to be cancelled is being written
         self._ends: dict[str, asyncio.Future[JobRecord | None]] = {}
         self._refusals: dict[str, asyncio.Future[None]] = {}
         self._retired: dict[str, None] = {}
@@ -209,7 +210,12 @@ class Ledger:
         record = self.find(job_id)
         if record is None or record.cancel_requested_at is not None:
             return done(record is not None)
-        return self._store.wish(job_id, time.time())
+        wished = self._store.wish(job_id, time.time())
+        if not wished.done():
+            loop = self.claim_loop()
+            self._wishes.add(job_id)
+            wished.add_done_callback(lambda _: soon(loop, self._wishes.discard, job_id))
+        return wished
 
     def note_refusal(self, job_id: str) -> None:
         """Note that the service does not cancel the job: the wish stands no longer."""
@@ -345,7 +351,7 @@ class Ledger:
             record = self.find(job_id)
             if record is None or record.status.is_terminal:
                 self._tell(job_id)
-            elif record.cancel_requested_at is None and not self._store.holds(job_id):
+            elif not (record.cancel_requested_at or job_id in self._wishes or self._store.holds(job_id)):
                 self._tell_refusal(job_id)  # whoever lives it has withdrawn the wish
             if record is not None and record.status.is_terminal:
                 self._retire(record)

@@ -1160,6 +1160,25 @@ async def test_a_create_that_fails_after_the_job_was_elsewhere_tells_nothing(kin
 
 
 @virtual
+async def test_a_wish_on_its_way_is_not_taken_for_a_refusal() -> None:
+    """A cancel whose wish is not written yet goes on when the job turns out to be elsewhere in the meantime."""
+    bench, store = bench_of(seconds=1)
+    await bench.open()
+    bench.start()
+    await asyncio.sleep(5.5)
+    bench.remote.latency = 100.0
+    cancel = asyncio.ensure_future(bench.engine.cancel("job"))
+    await asyncio.sleep(0.1)
+    store.elsewhere.add("job")
+    store.tell("job")
+    await asyncio.sleep(0.5)
+    assert not cancel.done()
+    await asyncio.sleep(1)
+    store.put(replace(bench.record(), status=JobStatus.CANCELLED, ended=now()))
+    assert await cancel is CancelVerdict.CONFIRMED
+
+
+@virtual
 async def test_a_cancel_of_a_job_that_came_back_cancels_what_runs() -> None:
     """A cancel does not believe him who had not sent the job before it was elsewhere."""
     bench, store = bench_of(seconds=0.01, max_concurrency=1)
