@@ -110,12 +110,9 @@ def _checked(options: Mapping[str, Any], config: O3ProConfig) -> dict[str, Any]:
     _check_metadata(options.get("metadata", {}), room=_METADATA_PAIRS - config.tag_jobs)
     whole = {**options, "reasoning": {**config.reasoning, **reasoning}} if config.reasoning else options
     try:
-        text = json.dumps(whole, allow_nan=False)
-        if not _is_encodable(json.dumps(whole, ensure_ascii=False)):
-            raise Refused("option_unencodable")
+        return dict(json.loads(json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()))
     except (TypeError, ValueError, RecursionError):
         raise Refused("option_unencodable") from None
-    return dict(json.loads(text))
 
 
 def _check_metadata(metadata: object, room: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -16,10 +16,10 @@ from o3pro_bg._life import Life
 from o3pro_bg._records import Failure, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._states import Event, JobStatus
-from o3pro_bg.errors import HandlerClosed, JobNotFound
+from o3pro_bg.errors import HandlerClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterator
+    from collections.abc import Callable, Collection, Coroutine
 
     from o3pro_bg._records import JobRecord
     from o3pro_bg._shared import Shared
@@ -118,20 +118,15 @@ class Engine:
         self.expected.discard(job_id)
         if then is not None:
             self._call_back(job_id, then)
-        with suppress(JobNotFound):  # cancelled and removed before its task began
-            life = self._life_of(job_id)
-            if life.task is not None:  # a former life of this job, which still owes the service a cancel
-                life = Life(self.ledger.record(job_id), self._shared)
-            is_too_late = self._shared.closing and not (self._shared.leaves_unsent and self._still_sends)
-            with self._living(job_id, life):
-                await (life.orphaned() if is_too_late else life.live())
-
-    @contextmanager
-    def _living(self, job_id: str, life: Life) -> Iterator[Life]:
-        """Have this be the life of the job."""
+        if self.ledger.find(job_id) is None:  # cancelled and removed before its task began
+            return
+        life = self._life_of(job_id)
+        if life.task is not None:  # a former life of this job, which still owes the service a cancel
+            life = Life(self.ledger.record(job_id), self._shared)
+        is_too_late = self._shared.closing and not (self._shared.leaves_unsent and self._still_sends)
         self._lives[job_id] = life
         try:
-            yield life
+            await (life.orphaned() if is_too_late else life.live())
         finally:
             if self._lives.get(job_id) is life:
                 del self._lives[job_id]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from collections import OrderedDict, deque
+from typing import NamedTuple
 
 
 class InFlight:
@@ -25,26 +21,22 @@ class InFlight:
     def __init__(self, most: int) -> None:
         self._free = most
         self._hurried: deque[asyncio.Future[None]] = deque()
-        self._others: dict[object, asyncio.Future[None]] = {}
+        self._others: OrderedDict[object, asyncio.Future[None]] = OrderedDict()  # a dict is slow to find its first
 
-    @asynccontextmanager
-    async def place(self, job_id: str, *, is_urgent: bool = False) -> AsyncIterator[None]:
+    def place(self, job_id: str, *, is_urgent: bool = False) -> _Place:
         """Wait for a place for a request about this job, and hold it."""
-        if self._free:
-            self._free -= 1
-        else:
-            await self._turn(job_id, is_urgent=is_urgent)
-        try:
-            yield
-        finally:
-            self._pass_on()
+        return _Place(self, job_id, is_urgent)
 
     def hurry(self, job_id: str) -> None:
         """Have what waits for a place for this job go before the others."""
         if (turn := self._others.pop(job_id, None)) is not None:
             self._hurried.append(turn)
 
-    async def _turn(self, job_id: str, *, is_urgent: bool) -> None:
+    async def enter(self, job_id: str, *, is_urgent: bool) -> None:
+        """Wait for a place."""
+        if self._free:
+            self._free -= 1
+            return
         turn = asyncio.get_running_loop().create_future()
         # A job has one task, and so one request; should there be two, the second one has no name.
         self._others[turn if job_id in self._others else job_id] = turn
@@ -54,13 +46,28 @@ class InFlight:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # the place came in the same moment
-                self._pass_on()
+                self.leave()
             raise
 
-    def _pass_on(self) -> None:
+    def leave(self) -> None:
+        """Pass the place on."""
         while self._hurried or self._others:
-            turn = self._hurried.popleft() if self._hurried else self._others.pop(next(iter(self._others)))
+            turn = self._hurried.popleft() if self._hurried else self._others.popitem(last=False)[1]
             if not turn.done():
                 turn.set_result(None)
                 return
         self._free += 1
+
+
+class _Place(NamedTuple):
+    """A place, as long as it is held; a generator would take thrice the time."""
+
+    bound: InFlight
+    job_id: str
+    is_urgent: bool
+
+    async def __aenter__(self) -> None:
+        await self.bound.enter(self.job_id, is_urgent=self.is_urgent)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.bound.leave()

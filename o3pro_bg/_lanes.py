@@ -7,6 +7,7 @@ was given. The other is aiohttp, which takes a fifth of the time, where it is in
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Auth = Callable[[], Awaitable[Mapping[str, str]]]
 
 KEEP_ALIVE: Final = 75.0  # longer than the longest pause between looks, so that a look needs no handshake
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _TO_CONNECT: Final = 30.0  # seconds for a connection, where an answer may take as long as it likes
 
 
@@ -99,6 +101,7 @@ class AiohttpLane:
         import yarl
 
         self._aiohttp = aiohttp
+        self._timeout_of = functools.cache(lambda total: aiohttp.ClientTimeout(total, sock_connect=_TO_CONNECT))
         self._url = yarl.URL
         self._tls = tls
         self._way = way
@@ -115,7 +118,7 @@ class AiohttpLane:
             self._url(f"{self._way.base_url}{path}{self._way.query}", encoded=True),
             headers=await self._way.auth(),
             data=_encoded(body),
-            timeout=self._aiohttp.ClientTimeout(total=timeout, sock_connect=_TO_CONNECT),
+            timeout=self._timeout_of(timeout),
             allow_redirects=False,
         ) as response:
             return _Answer(response.status, response.headers, await response.read())
@@ -132,10 +135,5 @@ class AiohttpLane:
 
 
 def _encoded(body: Mapping[str, Any] | None) -> bytes | None:
-    """Answer the body as JSON; what UTF-8 has no place for is escaped."""
-    if body is None:
-        return None
-    try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except UnicodeEncodeError:
-        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    """Answer the body as JSON; what UTF-8 has no place for is escaped, as Python does it, which is JSON's way."""
+    return None if body is None else _JSON.encode(body).encode(errors="backslashreplace")

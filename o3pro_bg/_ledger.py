@@ -21,7 +21,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from o3pro_bg._ends import Ends, check_seconds
-from o3pro_bg._stores import done
+from o3pro_bg._stores import NO, YES
 from o3pro_bg.errors import JobNotFound, StoreError, WrongThread
 
 if TYPE_CHECKING:
@@ -201,15 +201,16 @@ class Ledger:
         """
         record = self.newest(job_id)
         if record is None or record.status.is_terminal:
-            return done(value=False)
-        after = replace(record, **facts)
-        return done(value=True) if after == record else self._write(after)
+            return NO
+        if all(getattr(record, name) == fact for name, fact in facts.items()):
+            return YES
+        return self._write(replace(record, **facts))
 
     def note_cancel(self, job_id: str) -> Future[bool]:
         """Note when the cancel of a job was first wished for, whoever lives it."""
         record = self.find(job_id)
         if record is None or record.cancel_requested_at is not None:
-            return done(record is not None)
+            return NO if record is None else YES
         wished = self._store.wish(job_id, time.time())
         if not wished.done():
             loop = self.claim_loop()

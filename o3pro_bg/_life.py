@@ -58,11 +58,11 @@ class Life:
         self._shared = shared
         self._ledger = shared.ledger
         self._turn = shared.turn_of(record)
-        self._submission = Submission(record, shared, self._turn, lambda: self._is_unwanted, self.give_up_sending)
+        self._submission = Submission(record, shared, self._turn, self._is_unwanted, self.give_up_sending)
         self._cancel_wanted = record.cancel_requested_at is not None and record.response_id is not None
         self._cancels_asked = 0
         self._is_taken_over = False
-        self._wake = asyncio.Event()
+        self._woken = asyncio.get_running_loop().create_future()
         self._is_taken_up = first_look is not None
         self._is_overdue = False
         self._lookout = Lookout(shared, record)
@@ -111,7 +111,7 @@ class Life:
                 self.drop()
         elif self._shared.cancel_on_close or not self._is_sent:
             self.cancel()
-        self._wake.set()
+        self._wake()
 
     def give_up_sending(self) -> None:
         """Leave to the next process what is not sent by now."""
@@ -121,16 +121,15 @@ class Life:
     def notice(self, record: JobRecord) -> None:
         """Do what other processes have left to do: a cancel, or a response that one has told of after all."""
         if self._response_id is None and record.response_id is not None:
-            self._wake.set()
+            self._wake()
         if record.cancel_requested_at is not None and not self._cancel_wanted:
             self.cancel()
 
     def abandon(self) -> None:
         """Have the task end because another process lives the job now; an answer on its way is still taken."""
         self._is_taken_over = True
-        self._wake.set()
-        if not (self._is_sent or self._submission.has_left):
-            self.drop()
+        self._wake()
+        self.give_up_sending()
 
     def drop(self) -> None:
         """Have the task end as it stands."""
@@ -147,7 +146,7 @@ class Life:
             self._cancel_wanted = True
             self._cancels_asked = self._lookout.troubles = 0
             self._shared.in_flight.hurry(self._job_id)
-            self._wake.set()
+            self._wake()
         else:
             self.drop()
 
@@ -161,7 +160,6 @@ class Life:
         record = self._ledger.newest(self._job_id)
         return record is None or record.waiting != ""
 
-    @property
     def _is_unwanted(self) -> bool:
         return self._cancel_wanted or self._shared.closing
 
@@ -265,11 +263,18 @@ class Life:
                 self._ledger.note_refusal(self._job_id)
 
     async def _nap(self, seconds: float) -> None:
-        """Sleep, or until somebody leaves a wish."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        self._wake.clear()
+        """Sleep, or until somebody leaves a wish: a future and a timer, the least that a waiting job can hold."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds, self._wake)
+        try:
+            await self._woken
+        finally:
+            timer.cancel()
+        self._woken = loop.create_future()
+
+    def _wake(self) -> None:
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     def _delay(self) -> float:
         if self._cancel_wanted and not self._lookout.troubles:

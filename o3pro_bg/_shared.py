@@ -65,7 +65,7 @@ class Shared:
     doors: dict[str, Door] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
     habits: Habits = field(default_factory=Habits)
-    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    connecting: asyncio.Task[None] | None = None
     remote: Remote | None = None
     closing: bool = False
 
@@ -90,8 +90,15 @@ class Shared:
         return door
 
     async def connected(self) -> Remote:
-        """Answer the remote, connected at the first call."""
-        async with self.connecting:
-            if self.remote is None:
-                self.remote = await self.connect()
-            return self.remote
+        """Answer the remote, connected at the first call; a trouble with that is one of all who wait for it."""
+        while self.remote is None:
+            if self.connecting is None:
+                self.connecting = asyncio.ensure_future(self._connect())
+            await asyncio.shield(self.connecting)
+        return self.remote
+
+    async def _connect(self) -> None:
+        try:
+            self.remote = await self.connect()
+        finally:
+            self.connecting = None

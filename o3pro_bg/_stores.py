@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import replace
 from threading import RLock
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -22,6 +22,11 @@ def done(value: T) -> Future[T]:
     future: Future[T] = Future()
     future.set_result(value)
     return future
+
+
+# A future costs more than all that the store in memory does for one; and these two are all it answers a change with.
+YES: Final = done(value=True)
+NO: Final = done(value=False)
 
 
 class Store(Protocol):
@@ -139,20 +144,19 @@ class MemoryStore:
         with self._lock:
             before = self._records.get(record.job_id)
             if before is not None:
-                wished = before.cancel_requested_at
-                if record.cancel_requested_at != wished:
-                    record = replace(record, cancel_requested_at=wished)
+                if record.cancel_requested_at != before.cancel_requested_at:
+                    record = replace(record, cancel_requested_at=before.cancel_requested_at)
                 self._records[record.job_id] = record
-        return done(before is not None)
+        return NO if before is None else YES
 
     def wish(self, job_id: str, at: float | None) -> Future[bool]:
         """Set or withdraw the `cancel_requested_at` of a job."""
         with self._lock:
             before = self._records.get(job_id)
             if before is None or before.status.is_terminal:
-                return done(value=False)
+                return NO
             self._records[job_id] = replace(before, cancel_requested_at=at)
-        return done(value=True)
+        return YES
 
     def holds(self, job_id: str) -> bool:
         """Tell whether this job has not ended."""
@@ -175,7 +179,7 @@ class MemoryStore:
             record = self._records.pop(job_id, None)
             if record is not None and record.request.dedupe_key is not None:
                 self._by_key.pop(record.request.dedupe_key, None)
-        return done(record is not None)
+        return NO if record is None else YES
 
     def refresh(self) -> Future[None]:
         """Nobody else changes anything."""

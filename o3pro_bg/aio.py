@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import uuid
 from contextlib import suppress
 from dataclasses import replace
@@ -57,7 +56,7 @@ class AsyncBackgroundHandler(Face):
     ) -> None:
         super().__init__(client, settings)
         self._on_done = on_done
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}
         self._opening: asyncio.Future[None] | None = None
 
     # --- the five verbs -------------------------------------------------------------------------------------
@@ -289,11 +288,11 @@ class AsyncBackgroundHandler(Face):
     def _run(self, job_id: str) -> None:
         # The task runs in a copy of this context, so the submitter's context variables reach it.
         task = asyncio.create_task(self._engine.run(job_id, self._then_of(job_id)), name=f"o3pro_bg {job_id}")
-        self._tasks.add(task)
-        task.add_done_callback(functools.partial(self._ran, job_id))
+        self._tasks[task] = job_id
+        task.add_done_callback(self._ran)
 
-    def _ran(self, job_id: str, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        job_id = self._tasks.pop(task)
         record = self._ledger.find(job_id)
         if task.cancelled() and record is not None and record.response_id is None and not self._store.durable:
             self._ledger.apply(job_id, News(Event.CANCELLED))  # before its first step, say

@@ -79,6 +79,74 @@ async def test_the_remote_is_made_once_however_many_jobs_begin() -> None:
 
 
 @virtual
+async def test_jobs_that_wait_for_a_connect_share_its_trouble() -> None:
+    """A connect that fails has failed for all who wait for it; the next job makes another."""
+    connects: list[float] = []
+    remote = Recorder()
+
+    async def connect() -> Recorder:
+        connects.append(now())
+        await asyncio.sleep(1)
+        if len(connects) == 1:
+            raise trouble(Trouble.REFUSED, "client")
+        return remote
+
+    bench = Bench(remote, connect=connect)
+    for number in range(10):
+        bench.start(f"job {number}")
+    await asyncio.wait(bench.tasks.values())
+    bench.start("later")
+    await bench.end("later")
+    assert connects == [0, 1]
+    assert {bench.record(f"job {number}").status for number in range(10)} == {JobStatus.FAILED}
+    assert bench.record("later").status is JobStatus.COMPLETED
+
+
+@virtual
+async def test_a_connect_outlives_the_job_that_began_it() -> None:
+    """Whoever waits for a connect gets it, though the job that was the first to need it was cancelled meanwhile."""
+    connects: list[float] = []
+    remote = Recorder()
+
+    async def connect() -> Recorder:
+        connects.append(now())
+        await asyncio.sleep(5)
+        return remote
+
+    bench = Bench(remote, connect=connect)
+    bench.start("first")
+    bench.start("second")
+    await asyncio.sleep(1)
+    assert await bench.engine.cancel("first") is CancelVerdict.CONFIRMED
+    await bench.end("second")
+    assert connects == [0]
+    assert bench.record("second").status is JobStatus.COMPLETED
+
+
+@virtual
+async def test_jobs_that_wait_for_a_connect_are_woken_together() -> None:
+    """Two hundred jobs begin within sixty turns of the loop, and not each in a turn of its own."""
+    remote, begun = Recorder(), list[int]()
+
+    async def connect() -> Recorder:
+        await asyncio.sleep(1)
+        asyncio.get_running_loop().call_soon(look_on, 60)
+        return remote
+
+    def look_on(turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(look_on, turns - 1)
+        else:
+            begun.append(remote.counts["create"])
+
+    bench = Bench(remote, connect=connect, max_in_flight=200)
+    for number in range(200):
+        bench.start(f"job {number}")
+    await asyncio.wait(bench.tasks.values())
+    assert begun == [200]
+
+
+@virtual
 async def test_close_without_a_job_connects_nowhere() -> None:
     """An engine that was never used closes at once, and needs no remote for it."""
     bench = Bench()

@@ -23,6 +23,8 @@ from tests.virtual import RUNNING, Bench, Recorder, now, trouble, virtual
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from o3pro_bg._remote import Remote
+
 ACCEPTED = News(Event.ACCEPTED, response_id="resp_fake_1")
 FOR_EVER = 10_000
 
@@ -73,8 +75,13 @@ async def _slow_from_3_on(bench: Bench) -> None:
 
 
 async def _slow_connect(bench: Bench) -> None:
-    await bench.engine._shared.connecting.acquire()  # as if another job's connect took its time
-    asyncio.get_running_loop().call_later(8, bench.engine._shared.connecting.release)
+    shared, connect = bench.engine._shared, bench.engine._shared.connect
+
+    async def connect_slowly() -> Remote:
+        await asyncio.sleep(8)
+        return await connect()
+
+    shared.connect = connect_slowly
 
 
 MOMENTS = {
@@ -792,7 +799,7 @@ async def test_a_deadline_before_the_task_begins_holds() -> None:
     bench = Bench()
     bench.enter(timeout=5)
     await asyncio.sleep(7)
-    await bench.engine.run("job")
+    await asyncio.wait([asyncio.ensure_future(bench.engine.run("job"))])
     assert bench.record().failure == Failure("deadline")
     assert bench.remote.counts["cancel"] == bench.remote.counts["create"]
 
