@@ -109,6 +109,8 @@ def _checked(options: Mapping[str, Any], config: O3ProConfig) -> dict[str, Any]:
         raise Refused("reasoning_invalid")
     _check_metadata(options.get("metadata", {}), room=_METADATA_PAIRS - config.tag_jobs)
     whole = {**options, "reasoning": {**config.reasoning, **reasoning}} if config.reasoning else options
+    if not whole:
+        return {}
     try:
         return dict(json.loads(json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()))
     except (TypeError, ValueError, RecursionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import secrets
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
@@ -106,7 +107,7 @@ class Face:
         request = admit(
             self.client.config, question, effort, timeout, options, dedupe_key=dedupe_key, priority=priority
         )
-        return self._new(request, uuid.uuid4().hex, time.time())
+        return self._new(request, secrets.token_hex(16), time.time())
 
     def _adopt(self, response: str, question: str, effort: str) -> JobRecord:
         """Answer the record of a job whose response exists already: that of the job which has it, or a new one."""

@@ -191,13 +191,14 @@ class FakeClient:
     def __init__(self, remote: FakeRemote | None = None, config: O3ProConfig | None = None) -> None:
         self.remote = remote or FakeRemote()
         self.config = config or O3ProConfig(endpoint="https://fake.openai.azure.com", api_key="fake")
+        self._is_ready = not self.config.validate()
 
     def __repr__(self) -> str:
         return f"<FakeClient {self.config.deployment}>"
 
     def is_ready(self) -> bool:
         """Tell whether the configuration has no problems."""
-        return not self.config.validate()
+        return self._is_ready
 
     async def connect(self) -> FakeRemote:
         """Answer the remote."""
