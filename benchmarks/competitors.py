@@ -16,7 +16,6 @@ Each runs in a process of its own: this file, as a command, is one competitor, a
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import json
 import random
@@ -304,7 +303,6 @@ def measured(emulator: Emulator, name: str, task: Task, patience: float) -> dict
     return figures
 
 
-@functools.cache
 def ceiling(emulator: Emulator, requests: int = 20_000) -> float:
     """Answer how many creates a second the floor gets from the emulator where a job takes no time."""
     emulator.set_knobs("seconds=0 queued=0")
