@@ -11,12 +11,14 @@ shows medians, in milliseconds, of the difference to the bare interpreter in the
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
 import time
 
-ROUNDS = 21
+from measures import Goal, tell
+
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "import o3pro_bg": ["-c", "import o3pro_bg"],
@@ -35,16 +37,26 @@ def seconds(arguments: list[str]) -> float:
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--quick", action="store_true", help="5 rounds")
+    parser.add_argument("--goals", help="a file to tell the goals to")
+    options = parser.parse_args()
+    count = 5 if options.quick else options.rounds
     for arguments in COMMANDS.values():
         seconds(arguments)  # warm the caches
-    rounds = [{name: seconds(arguments) for name, arguments in COMMANDS.items()} for _ in range(ROUNDS)]
+    rounds = [{name: seconds(arguments) for name, arguments in COMMANDS.items()} for _ in range(count)]
     bare = "python -c pass"
-    print(f"{bare}: {1000 * statistics.median(times[bare] for times in rounds):.0f} ms (median of {ROUNDS})")
+    print(f"{bare}: {1000 * statistics.median(times[bare] for times in rounds):.0f} ms (median of {count})")
+    medians: dict[str, float] = {}
     for name in COMMANDS:
         if name != bare:
             beyond = [1000 * (times[name] - times[bare]) for times in rounds]
             low, high = statistics.quantiles(beyond, n=10)[0], statistics.quantiles(beyond, n=10)[-1]
-            print(f"{name:<18} + {statistics.median(beyond):6.1f} ms   (10 % to 90 %: {low:.1f} to {high:.1f})")
+            medians[name] = statistics.median(beyond)
+            print(f"{name:<18} + {medians[name]:6.1f} ms   (10 % to 90 %: {low:.1f} to {high:.1f})")
+    promised = ("import o3pro_bg", "o3pro-bg --help")
+    tell([Goal(name, "the bare interpreter", 60.0, medians[name], "ms more") for name in promised], options.goals)
 
 
 if __name__ == "__main__":
