@@ -33,7 +33,7 @@ import tracemalloc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from measures import Goal, clock, cpu, head, medians, quantile, row, show, tell
+from measures import Goal, clock, cpu, head, medians, quantile, row, show, span, tell
 
 from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, Pace
 from o3pro_bg.testing import FakeClient, FakeRemote
@@ -263,11 +263,6 @@ def one_round(calls: int) -> dict[str, float]:
     return figures
 
 
-def micro(seconds: float) -> str:
-    """Answer a time in microseconds."""
-    return show(seconds, ",.0f" if seconds > 1e-5 else ".2f", "µs", per=1e-6)
-
-
 def print_starts(median: dict[str, float]) -> None:
     """Print the table of starts."""
     head(
@@ -276,9 +271,7 @@ def print_starts(median: dict[str, float]) -> None:
     for threads in THREADS:
         for loop in LOOPS:
             ours, peer = (f"{loop} {threads} {who}" for who in ("ours", "peer"))
-            cells = [
-                micro(median[f"{who} {part}"]) for who in (ours, peer) for part in ("p50", "p99", "longest", "CPU")
-            ]
+            cells = [span(median[f"{who} {part}"]) for who in (ours, peer) for part in ("p50", "p99", "longest", "CPU")]
             row(threads, loop, *cells, show(median[f"{ours} p99"] / median[f"{peer} p99"], ".1f"))
 
 
@@ -286,16 +279,16 @@ def print_reads(median: dict[str, float]) -> None:
     """Print the table of reads."""
     head("jobs", "threads", "read", "a call", "CPU a call", "copy of a dictionary", "CPU")
     for jobs, threads in [*((jobs, 1) for jobs in SIZES), *((1000, threads) for threads in THREADS[1:])]:
-        copy = [micro(median[f"{jobs} {threads} a copy {part}"]) for part in ("wall", "CPU")]
+        copy = [span(median[f"{jobs} {threads} a copy {part}"]) for part in ("wall", "CPU")]
         for read in ("check_status", "get_result", "job.status()", "job.waiting"):
-            cells = [micro(median[f"{jobs} {threads} {read} {part}"]) for part in ("wall", "CPU")]
+            cells = [span(median[f"{jobs} {threads} {read} {part}"]) for part in ("wall", "CPU")]
             row(f"{jobs:,}", threads, read, *cells, *copy)
         if threads == 1:
             row(
                 f"{jobs:,}",
                 threads,
                 "list_active_jobs, for each job",
-                micro(median[f"{jobs} 1 list_active_jobs wall"]),
+                span(median[f"{jobs} 1 list_active_jobs wall"]),
                 "–",
                 *copy,
             )

@@ -16,7 +16,7 @@ import statistics
 from typing import Any
 
 from competitors import COMPETITORS, Task, ceiling, measured
-from measures import NAN, Goal, head, medians, row, show, tell
+from measures import NAN, Goal, head, medians, row, show, span, tell
 
 from o3pro_bg.emulator import Emulator
 
@@ -63,8 +63,8 @@ def line_of(jobs: int, name: str, rounds: dict[str, list[dict[str, Any] | None]]
         show(median["cpu"], ".2f", "ms", per=jobs / 1000),
         show(median["CPU a request"], ".2f", "ms", per=1 / 1000),
         show(median["memory"], ".1f", "kB", per=1000 * jobs) if jobs >= 100 else "–",
-        show(median["submit p50"], ".2f", "ms", per=1 / 1000),
-        show(median["submit p99"], ".2f", "ms", per=1 / 1000),
+        span(median["submit p50"]),
+        span(median["submit p99"]),
         show(median["looks"], ".1f", per=jobs),
         show(median["delay p50"], ".2f", "s"),
         show(median["delay p99"], ".2f", "s"),

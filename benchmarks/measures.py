@@ -200,6 +200,13 @@ def show(value: float, form: str, unit: str = "", *, per: float = 1.0) -> str:
     return "–" if math.isnan(value) else f"{value / per:{form}}{unit and ' ' + unit}"
 
 
+def span(seconds: float) -> str:
+    """Answer a time in the unit that suits it."""
+    if seconds < 1e-3:
+        return show(seconds, ".0f" if seconds >= 1e-5 else ".2f", "µs", per=1e-6)
+    return show(seconds, ".3g", "ms", per=1e-3) if seconds < 1 else show(seconds, ".2f", "s")
+
+
 class Goal(NamedTuple):
     """
     A figure that was promised, and what it is.

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from competitors import COMPETITORS, Task, measured
-from measures import NAN, Goal, head, medians, row, show, tell
+from measures import NAN, Goal, head, medians, row, show, span, tell
 
 from o3pro_bg.emulator import Emulator
 
@@ -64,9 +64,7 @@ def line_of(name: str, found: list[dict[str, Any] | None]) -> tuple[str, ...]:
         f"{median['failures']:,.0f}",
         ", ".join(sorted({trouble for figures in ended for trouble in figures["troubles"]})) or "–",
         f"{median['paid twice']:g}",
-        show(median["submit p99"], ".2f", "s")
-        if median["submit p99"] >= 1
-        else show(median["submit p99"] * 1000, ".2f", "ms"),
+        span(median["submit p99"]),
         show(median["delay p50"], ".2f", "s"),
         show(median["delay p99"], ".2f", "s"),
     )
