@@ -231,7 +231,7 @@ class Goal(NamedTuple):
             "not measured" if math.isnan(self.measured) else "met" if self.measured <= self.most else "**not met**"
         )
         unit = self.unit and " " + self.unit
-        return self.figure, self.peer, f"≤ {self.most:g}{unit}", show(self.measured, ".3g", self.unit), verdict
+        return self.figure, self.peer, f"≤ {self.most:g}{unit}", show(self.measured, ".4g", self.unit), verdict
 
 
 GOAL_COLUMNS = ("figure", "peer", "goal", "measured", "")

@@ -93,8 +93,9 @@ def main() -> None:
     for name in options.only:
         row(*line_of(name, rounds[name]))
     shares = [each["share refused"] for each in rounds.get("ours", []) if each]
-    refused = 100 * statistics.median(shares) if shares else NAN
-    tell([Goal(f"{options.jobs:,} jobs in a storm, creates refused", "", 2.0, refused, "%")], options.goals)
+    if shares:
+        refused = 100 * statistics.median(shares)
+        tell([Goal(f"{options.jobs:,} jobs in a storm, creates refused", "", 2.0, refused, "%")], options.goals)
 
 
 if __name__ == "__main__":
