@@ -27,6 +27,7 @@ clock = time.perf_counter
 NAN = float("nan")
 _TICK = 0.1  # seconds between two samples of a process
 _BEAT = 0.01  # seconds between two beats of a loop
+_SEEN = 5.0  # seconds for which jobs have to be seen waiting
 
 
 class Journal:
@@ -128,10 +129,13 @@ class Watch:
                 self._see_them_wait(self._waiting)
 
     def _see_them_wait(self, seconds: float) -> None:
+        until = min(self._journal.accepted.values()) + seconds - 1
         if self._begin is None:
+            if clock() > until - _SEEN:  # they hardly wait together
+                self._waiting = None
             self._begin = cpu(), self._journal.looks
             self._journal.longest_stop = 0.0
-        elif clock() > min(self._journal.accepted.values()) + seconds - 1:
+        elif clock() > until:
             spent, looks = cpu() - self._begin[0], self._journal.looks - self._begin[1]
             self._window = {
                 "CPU a look": spent / looks if looks else NAN,
