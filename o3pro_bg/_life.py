@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from o3pro_bg._late import book_late_usage
 from o3pro_bg._lookout import Lookout
+from o3pro_bg._nap import Nap
 from o3pro_bg._pacing import backoff
 from o3pro_bg._records import Failure, JobRecord, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
@@ -62,9 +63,10 @@ class Life:
         self._cancel_wanted = record.cancel_requested_at is not None and record.response_id is not None
         self._cancels_asked = 0
         self._is_taken_over = False
-        self._woken = asyncio.get_running_loop().create_future()
+        self._nap = Nap()
         self._is_taken_up = first_look is not None
         self._is_overdue = False
+        self._deadline: asyncio.TimerHandle | None = None
         self._lookout = Lookout(shared, record)
         if record.response_id is not None:
             self._lookout.hint = first_look or 0.0
@@ -77,7 +79,7 @@ class Life:
             await self._live()
             await self._ledger.settled(self._job_id)
             if self._response_id is not None and self._cancels_asked > 0 and not self._cancel_wanted:
-                await book_late_usage(self._shared, self._job_id, self._response_id, self._nap)
+                await book_late_usage(self._shared, self._job_id, self._response_id, self._nap.take)
         except asyncio.CancelledError:
             await self.orphaned()
             if not (self._has_ended or self._is_taken_over or self._shared.closing):
@@ -107,11 +109,12 @@ class Life:
     def let_go(self) -> None:
         """Have the task end as the engine closes; what is sent is left running, if it is not cancelled."""
         if self._shared.leaves_unsent and not self._is_sent:
-            if self._is_held_up:
+            record = self._ledger.newest(self._job_id)
+            if record is None or record.waiting:  # something else than a moment keeps it from being sent
                 self.drop()
         elif self._shared.cancel_on_close or not self._is_sent:
             self.cancel()
-        self._wake()
+        self._nap.end()
 
     def give_up_sending(self) -> None:
         """Leave to the next process what is not sent by now."""
@@ -121,14 +124,14 @@ class Life:
     def notice(self, record: JobRecord) -> None:
         """Do what other processes have left to do: a cancel, or a response that one has told of after all."""
         if self._response_id is None and record.response_id is not None:
-            self._wake()
+            self._nap.end()
         if record.cancel_requested_at is not None and not self._cancel_wanted:
             self.cancel()
 
     def abandon(self) -> None:
         """Have the task end because another process lives the job now; an answer on its way is still taken."""
         self._is_taken_over = True
-        self._wake()
+        self._nap.end()
         self.give_up_sending()
 
     def drop(self) -> None:
@@ -146,19 +149,13 @@ class Life:
             self._cancel_wanted = True
             self._cancels_asked = self._lookout.troubles = 0
             self._shared.in_flight.hurry(self._job_id)
-            self._wake()
+            self._nap.end()
         else:
             self.drop()
 
     @property
     def _is_sent(self) -> bool:
         return self._response_id is not None or self._submission.sent
-
-    @property
-    def _is_held_up(self) -> bool:
-        """Tell whether something else than a moment keeps the job from being sent."""
-        record = self._ledger.newest(self._job_id)
-        return record is None or record.waiting != ""
 
     def _is_unwanted(self) -> bool:
         return self._cancel_wanted or self._shared.closing
@@ -181,20 +178,28 @@ class Life:
         if self._response_id is None and (news := self._submission.hopeless()) is not None:
             self._ledger.apply(self._job_id, news)
             return
-        async with AsyncExitStack() as stack:
-            self._mind_deadline(stack)
-            if self._shared.slots is not None and not self._is_sent:  # what is under way already needs no leave
-                await stack.enter_async_context(self._shared.slots.slot(self._turn, self._held_up))
-            if (remote := await self._connected()) is None:
+        self._mind_deadline()
+        try:
+            if self._shared.slots is None or self._is_sent:  # what is under way already needs no leave
+                await self._send_and_watch()
+            else:
+                async with self._shared.slots.slot(self._turn, self._held_up):
+                    await self._send_and_watch()
+        finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
+
+    async def _send_and_watch(self) -> None:
+        if (remote := await self._connected()) is None:
+            return
+        if self._response_id is None:
+            if (news := await self._submission.accepted(remote)) is None:
                 return
-            if self._response_id is None:
-                if (news := await self._submission.accepted(remote)) is None:
-                    return
-                self._response_id = news.response_id
-                self._lookout.accepted(news)
-                self._ledger.apply(self._job_id, news)
-                await self._ledger.settled(self._job_id)
-            await self._watch(remote)
+            self._response_id = news.response_id
+            self._lookout.accepted(news)
+            self._ledger.apply(self._job_id, news)
+            await self._ledger.settled(self._job_id)
+        await self._watch(remote)
 
     def _held_up(self) -> None:
         self._ledger.note(self._job_id, waiting="concurrency")
@@ -208,7 +213,7 @@ class Life:
             self._response_id = None if record is None else record.response_id
             if record is None or self._response_id is not None:
                 return
-            await self._nap(left)  # a wish to cancel is heard, and minded afterwards
+            await self._nap.take(left)  # a wish to cancel is heard, and minded afterwards
 
     async def _connected(self) -> Remote | None:
         """Answer the remote. Without one a new job fails; one that is taken up waits until there is one."""
@@ -224,22 +229,21 @@ class Life:
                     break
                 self._lookout.troubles += 1
                 self._ledger.note(self._job_id, waiting="connection")
-                await self._nap(backoff(self._lookout.troubles, random.random()))
+                await self._nap.take(backoff(self._lookout.troubles, random.random()))
             else:
                 self._lookout.troubles = 0
                 return remote
         return None
 
-    def _mind_deadline(self, stack: AsyncExitStack) -> None:
-        """Have the job expire at its deadline, until the stack is left."""
+    def _mind_deadline(self) -> None:
+        """Have the job expire at its deadline."""
         if self._request.timeout is None:
             return
         left = self._request.timeout + self._born - self._ledger.clock()
         if self._response_id is not None and left <= _OVERDUE:
             self._is_overdue = True  # it may have ended in time, while no process lived it: the first look tells
         else:
-            timer = asyncio.get_running_loop().call_later(max(left, 0.0), self._expire)
-            stack.callback(timer.cancel)
+            self._deadline = asyncio.get_running_loop().call_later(max(left, 0.0), self._expire)
 
     async def _watch(self, remote: Remote) -> None:
         """Look until the job has ended here and, where a cancel is owed, at the service."""
@@ -250,7 +254,7 @@ class Life:
             if ended and self._cancels_asked >= _CANCEL_TRIES:
                 log.warning("job %s: the cancel of %s is not confirmed", self._job_id, self._response_id)
                 return
-            await self._nap(self._delay())
+            await self._nap.take(self._delay())
             if self._is_taken_over:
                 return
             owes_a_look = self._is_taken_up and not self._lookout.has_looked
@@ -261,20 +265,6 @@ class Life:
             await self._look(remote, self._response_id)
             if refused and not self._has_ended:
                 self._ledger.note_refusal(self._job_id)
-
-    async def _nap(self, seconds: float) -> None:
-        """Sleep, or until somebody leaves a wish: a future and a timer, the least that a waiting job can hold."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, self._wake)
-        try:
-            await self._woken
-        finally:
-            timer.cancel()
-        self._woken = loop.create_future()
-
-    def _wake(self) -> None:
-        if not self._woken.done():
-            self._woken.set_result(None)
 
     def _delay(self) -> float:
         if self._cancel_wanted and not self._lookout.troubles:

@@ -1,0 +1,33 @@
+"""A sleep that others can end."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Nap:
+    """
+    Sleeps of one task: a future and a timer, the least that a waiting job can hold.
+
+    Who wants something of the sleeper leaves a wish, and ends his nap; the next one, where he does not sleep just now.
+    """
+
+    __slots__ = ("_over",)
+
+    def __init__(self) -> None:
+        self._over = asyncio.get_running_loop().create_future()
+
+    async def take(self, seconds: float) -> None:
+        """Sleep for so many seconds, or until somebody ends that."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds, self.end)
+        try:
+            await self._over
+        finally:
+            timer.cancel()
+        self._over = loop.create_future()
+
+    def end(self) -> None:
+        """End the nap."""
+        if not self._over.done():
+            self._over.set_result(None)
