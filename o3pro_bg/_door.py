@@ -8,116 +8,164 @@ import math
 import random
 from typing import TYPE_CHECKING, Final
 
-from o3pro_bg._line import Line
+from o3pro_bg._line import Line, Waiter
 from o3pro_bg._remote import RemoteTrouble, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from o3pro_bg._budget import RateBudget, Reservation
-    from o3pro_bg._line import Turn, Waiter
     from o3pro_bg._records import News
 
 log = logging.getLogger("o3pro_bg")
 
 _AT_ONCE: Final = 200  # so many of those who wait are told why in one turn of the loop
+_PATIENCE: Final = 1.0  # seconds in which a create is answered, as a rule
+
+
+class Slots:
+    """
+    Bounds the jobs under way at the service.
+
+    Args:
+        most: The most at once; None is no bound.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self.free = math.inf if most is None else most
+        self.doors: list[Door] = []
+
+    def give_back(self) -> None:
+        """Have another job go."""
+        self.free += 1
+        for door in self.doors:
+            door.let_go()
 
 
 class Door:
     """
-    Lets the creates of one deployment go.
+    Lets the creates of one deployment go. Who does has a slot, and gives it back once his job is not under way.
 
     Args:
         name: The deployment, for the log.
+        budget: When the next one may go.
+        slots: Bounds those who have gone.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, name: str, budget: RateBudget, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, budget: RateBudget, slots: Slots, clock: Callable[[], float]) -> None:
         self._name = name
         self._budget = budget
+        self._slots = slots
         self._clock = clock
         self._line = Line()
-        self._untold: dict[Waiter, Callable[[], object]] = {}
+        self._untold: dict[str, dict[Waiter, None]] = {"concurrency": {}, "connection": {}, "rate_limit": {}}
         self._timer: asyncio.TimerHandle | None = None
+        slots.doors.append(self)
 
-    async def send(
-        self,
-        create: Callable[[], Awaitable[News]],
-        turn: Turn,
-        tokens: int,
-        *,
-        held_up: Callable[[], object],
-        is_long: bool = False,
-    ) -> News:
+    async def send(self, waiter: Waiter, create: Callable[[Reservation], Awaitable[News]]) -> News:
         """
         Send a create in its turn, and answer the news that it brings.
 
+        A slot is taken with it, which the caller gives back; where there are no news, it is given back already.
+
         Args:
-            create: Sends it.
-            turn: Its place in the order.
-            tokens: What the service counts for it.
-            held_up: Told, once, that it waits because of the service's rates.
-            is_long: Whether the create is answered when the job ends, and not when the service takes it.
+            waiter: Who sends it; his need is what the service counts for it. What his call raises is raised.
+            create: Sends it, and calls `leaves` first.
 
         Raises:
             RemoteTrouble: It brought none.
         """
-        reservation = await self._leave(turn, tokens, held_up)
+        reservation = await self._leave(waiter)
         try:
-            if is_long:
-                self._budget.spent(reservation, self._clock())
-                self._let_go()
-            news = await create()
-        except RemoteTrouble as trouble:
-            self._note(reservation, trouble)
+            news = await create(reservation)
+        except BaseException as exc:
+            self._note(reservation, exc)
+            self._slots.give_back()
             raise
-        else:
-            self._budget.accepted(reservation, self._clock(), news.limits)
-            return news
-        finally:
-            self._budget.spent(reservation, self._clock())
-            self._let_go()
+        self._budget.accepted(reservation, self._clock(), news.limits)
+        self.let_go()
+        return news
 
-    async def _leave(self, turn: Turn, tokens: int, held_up: Callable[[], object]) -> Reservation:
-        waiter = self._line.join(turn, tokens)
-        self._untold[waiter] = held_up
-        self._let_go()
-        try:
-            reservation: Reservation = await waiter.call
-        except asyncio.CancelledError:
-            if waiter.call.done() and not waiter.call.cancelled():  # leave came in the same moment
-                self._budget.returned(waiter.call.result())
-                self._let_go()
-            raise
-        finally:
-            self._untold.pop(waiter, None)
-        return reservation
+    def leaves(self, reservation: Reservation, *, is_long: bool) -> None:
+        """Note that a create leaves the house now; a long one that is not refused soon is presumed to be accepted."""
+        reservation.has_left = True
+        if is_long:
+            asyncio.get_running_loop().call_later(_PATIENCE, self._presume, reservation)
 
-    def _let_go(self) -> None:
+    def _presume(self, reservation: Reservation) -> None:
+        if reservation.is_open:
+            self._budget.accepted(reservation, self._clock())
+            self.let_go()
+
+    def let_go(self) -> None:
         """Let go whoever may, and see to it that this is asked again in time."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while (waiter := self._line.first()) is not None:
             now = self._clock()
-            if (pause := self._budget.wait(now, waiter.need)) > 0:
-                if pause < math.inf:
-                    self._timer = asyncio.get_running_loop().call_later(pause, self._let_go)
-                    self._explain()
+            if self._slots.free < 1:
+                self._explain("concurrency")
                 return
+            if (pause := self._budget.wait(now, waiter.need)) > 0:
+                self._wait(pause)
+                return
+            self._slots.free -= 1
             waiter.call.set_result(self._budget.take(now, waiter.need))
 
-    def _explain(self) -> None:
-        """Tell those who wait that it is because of the service's rates: many, a part of them after the other."""
-        for waiter in list(self._untold)[:_AT_ONCE]:
-            self._untold.pop(waiter)()
-        if self._untold and self._timer is not None:
-            asyncio.get_running_loop().call_soon(self._explain)
+    async def _leave(self, waiter: Waiter) -> Reservation:
+        self._line.join(waiter)
+        for untold in self._untold.values():
+            untold[waiter] = None
+        try:
+            self.let_go()
+            reservation: Reservation = await waiter.call
+        except BaseException:
+            if waiter.call.done() and not waiter.call.cancelled() and waiter.call.exception() is None:
+                self._budget.returned(waiter.call.result())  # leave came in the same moment
+                self._slots.free += 1
+            waiter.call.cancel()
+            self._line.leave()
+            self.let_go()  # whoever is next was perhaps waiting for him alone
+            raise
+        finally:
+            for untold in self._untold.values():
+                untold.pop(waiter, None)
+        return reservation
 
-    def _note(self, reservation: Reservation, trouble: RemoteTrouble) -> None:
+    def _wait(self, pause: float) -> None:
+        loop = asyncio.get_running_loop()
+        if pause < math.inf:
+            self._timer = loop.call_later(pause, self.let_go)
+            self._explain("rate_limit")
+        elif self._budget.is_refused:
+            self._explain("rate_limit")
+        else:
+            self._timer = loop.call_later(_PATIENCE, self._explain, "connection")
+
+    def _explain(self, reason: str) -> None:
+        """
+        Tell those who wait why: many, a part of them after the other.
+
+        Each is told of a reason once, and of none after that of the rate: what holds up the first of them changes
+        often, and for each it may have to be written down.
+        """
+        untold = self._untold[reason]
+        for waiter in list(untold)[:_AT_ONCE]:
+            for reasons in self._untold.values() if reason == "rate_limit" else [untold]:
+                reasons.pop(waiter, None)
+            waiter.held_up(reason)
+        if untold:
+            asyncio.get_running_loop().call_soon(self._explain, reason)
+
+    def _note(self, reservation: Reservation, exc: BaseException) -> None:
         now = self._clock()
-        if trouble.kind is Trouble.THROTTLED:
-            if self._budget.throttled(reservation, now, random.random(), trouble.retry_after, trouble.limits):
-                log.info("deployment %s: 429; no create for %.1f seconds", self._name, self._budget.wait(now))
-        elif trouble.kind is Trouble.UNSENT:
+        kind = exc.kind if isinstance(exc, RemoteTrouble) else None
+        if isinstance(exc, RemoteTrouble) and kind is Trouble.THROTTLED:
+            if self._budget.throttled(reservation, now, random.random(), exc.retry_after, exc.limits):
+                log.info("deployment %s: 429; no create for %.1f seconds", self._name, self._budget.closed(now))
+        elif reservation.has_left and kind is not Trouble.UNSENT:
+            self._budget.spent(reservation, now)
+        else:
             self._budget.returned(reservation)

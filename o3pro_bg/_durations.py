@@ -52,7 +52,7 @@ class Durations:
         Durations that are far too long, as of a job that ended while nobody looked, hardly change that.
 
         Returns:
-            Ends per second, above 0; None where too few jobs are known, or none of them has lasted for so long.
+            Ends per second; None where too few jobs are known, or none of them has lasted for so long.
         """
         passed = bisect_right(self._sorted, age)
         ends = self._sorted[passed : passed + _NEXT]

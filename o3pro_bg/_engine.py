@@ -270,6 +270,9 @@ class Engine:
         if self._background:
             await asyncio.wait(list(self._background), timeout=1)
         await self.ledger.close_store(timeout=1)
+        if (connecting := self._shared.connecting) is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting], timeout=1)
         if self._shared.remote is not None:
             with suppress(Exception):
                 async with asyncio.timeout(1):

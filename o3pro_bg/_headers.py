@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST: Final = 40  # characters of a span of time
+_A_DAY: Final = 86_400.0  # seconds; nothing is believed that asks for more
 
 
 class Answer(Protocol):
@@ -43,16 +44,21 @@ def poll_after_of(answer: Answer) -> float | None:
 
 
 def retry_after_of(answer: Answer) -> float | None:
-    """Answer the seconds after which a request may be tried again: told in milliseconds, in seconds, or as a date."""
+    """
+    Answer the seconds after which a request may be tried again: told in milliseconds, in seconds, or as a date.
+
+    They are a day at the most: who asks for more is asked again then.
+    """
     milliseconds, seconds = _number(answer, "retry-after-ms"), _number(answer, "retry-after")
     if milliseconds is not None:
-        return milliseconds / 1000
+        return min(milliseconds / 1000, _A_DAY)
     if seconds is not None:
-        return seconds
+        return min(seconds, _A_DAY)
     try:
-        return max(0.0, parsedate_to_datetime(answer.headers["retry-after"]).timestamp() - time.time())
+        seconds = parsedate_to_datetime(answer.headers["retry-after"]).timestamp() - time.time()
     except (KeyError, ValueError, OverflowError):
         return None
+    return min(max(0.0, seconds), _A_DAY)
 
 
 def reset_after_of(answer: Answer) -> float | None:
@@ -63,20 +69,26 @@ def reset_after_of(answer: Answer) -> float | None:
     """
     spans = []
     for what in ("requests", "tokens"):
-        if (seconds := _span(answer, f"x-ratelimit-reset-{what}")) is not None:
+        seconds = _span(answer, f"x-ratelimit-reset-{what}")
+        if seconds is not None and seconds <= _A_DAY:  # more is a moment, as some gateways send it, and no span
             spans.append((_number(answer, f"x-ratelimit-remaining-{what}") == 0, seconds))
     return max(spans)[1] or None if spans else None
 
 
 def limits_of(answer: Answer) -> Limits:
-    """Answer what the service allows; a limit of 0 or less, which it sends where it has none to tell, is none."""
-    limit, left = "x-ratelimit-limit-", "x-ratelimit-remaining-"
-    return Limits(
-        _number(answer, limit + "requests") or None,
-        _number(answer, left + "requests"),
-        _number(answer, limit + "tokens") or None,
-        _number(answer, left + "tokens"),
-    )
+    """
+    Answer what the service allows.
+
+    A limit below 1 is none: the service sends -1 and 0 where it has nothing to tell, and what is left means as little.
+    """
+    return Limits(*_limit(answer, "requests"), *_limit(answer, "tokens"))
+
+
+def _limit(answer: Answer, what: str) -> tuple[float | None, float | None]:
+    limit, left = (_number(answer, f"x-ratelimit-{word}-{what}") for word in ("limit", "remaining"))
+    if limit is None and f"x-ratelimit-limit-{what}" not in answer.headers:
+        return None, left
+    return (None, None) if limit is None or limit < 1 else (limit, left)
 
 
 def _number(answer: Answer, name: str) -> float | None:

@@ -58,8 +58,7 @@ class Life:
         self._response_id = record.response_id
         self._shared = shared
         self._ledger = shared.ledger
-        self._turn = shared.turn_of(record)
-        self._submission = Submission(record, shared, self._turn, self._is_unwanted, self.give_up_sending)
+        self._submission = Submission(record, shared, self._is_unwanted, self.give_up_sending)
         self._cancel_wanted = record.cancel_requested_at is not None and record.response_id is not None
         self._cancels_asked = 0
         self._is_taken_over = False
@@ -112,6 +111,8 @@ class Life:
             record = self._ledger.newest(self._job_id)
             if record is None or record.waiting:  # something else than a moment keeps it from being sent
                 self.drop()
+        elif self._shared.leaves_unsent and self._submission.is_waiting:
+            self.drop()
         elif self._shared.cancel_on_close or not self._is_sent:
             self.cancel()
         self._nap.end()
@@ -149,6 +150,7 @@ class Life:
             self._cancel_wanted = True
             self._cancels_asked = self._lookout.troubles = 0
             self._shared.in_flight.hurry(self._job_id)
+            self._submission.withdraw()
             self._nap.end()
         else:
             self.drop()
@@ -180,29 +182,20 @@ class Life:
             return
         self._mind_deadline()
         try:
-            if self._shared.slots is None or self._is_sent:  # what is under way already needs no leave
-                await self._send_and_watch()
-            else:
-                async with self._shared.slots.slot(self._turn, self._held_up):
-                    await self._send_and_watch()
+            if (remote := await self._connected()) is None:
+                return
+            if self._response_id is None:
+                if (news := await self._submission.accepted(remote)) is None:
+                    return
+                self._response_id = news.response_id
+                self._lookout.accepted(news)
+                self._ledger.apply(self._job_id, news)
+                await self._ledger.settled(self._job_id)
+            await self._watch(remote)
         finally:
+            self._submission.release()
             if self._deadline is not None:
                 self._deadline.cancel()
-
-    async def _send_and_watch(self) -> None:
-        if (remote := await self._connected()) is None:
-            return
-        if self._response_id is None:
-            if (news := await self._submission.accepted(remote)) is None:
-                return
-            self._response_id = news.response_id
-            self._lookout.accepted(news)
-            self._ledger.apply(self._job_id, news)
-            await self._ledger.settled(self._job_id)
-        await self._watch(remote)
-
-    def _held_up(self) -> None:
-        self._ledger.note(self._job_id, waiting="concurrency")
 
     async def _listen(self) -> None:
         """Give the former process, which may only have been stalled, time to tell what became of its create."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, NamedTuple
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
+
+_FEW: Final = 100  # so many of those who have gone may stay in the line
 
 
 class Turn(NamedTuple):
@@ -17,7 +18,7 @@ class Turn(NamedTuple):
 
     Attributes:
         rank: The priority, the highest being the smallest rank.
-        since: When the job was submitted.
+        since: When the job was submitted, on the monotonic clock.
         number: Its number among those that this process lives.
     """
 
@@ -27,13 +28,21 @@ class Turn(NamedTuple):
 
 
 class Waiter:
-    """Somebody who waits for a call, which brings him something."""
+    """
+    Somebody who waits for a call, which brings him something.
 
-    __slots__ = ("call", "need", "turn")
+    Args:
+        turn: His place in the order.
+        need: How much he needs of what is waited for.
+        held_up: Told why he waits, where that is for longer.
+    """
 
-    def __init__(self, turn: Turn, need: int) -> None:
+    __slots__ = ("call", "held_up", "need", "turn")
+
+    def __init__(self, turn: Turn, need: int, held_up: Callable[[str], object]) -> None:
         self.turn = turn
         self.need = need
+        self.held_up = held_up
         self.call: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def __lt__(self, other: Waiter) -> bool:
@@ -45,12 +54,11 @@ class Line:
 
     def __init__(self) -> None:
         self._heap: list[Waiter] = []
+        self._gone = 0
 
-    def join(self, turn: Turn, need: int = 0) -> Waiter:
-        """Answer a new waiter, who needs so much of what is waited for."""
-        waiter = Waiter(turn, need)
+    def join(self, waiter: Waiter) -> None:
+        """Let him wait."""
         heappush(self._heap, waiter)
-        return waiter
 
     def first(self) -> Waiter | None:
         """Answer who is next, or None where nobody waits."""
@@ -58,34 +66,10 @@ class Line:
             heappop(self._heap)
         return self._heap[0] if self._heap else None
 
-
-class Slots:
-    """
-    Bounds the jobs under way at the service.
-
-    Args:
-        most: The most at once.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._free = most
-        self._line = Line()
-
-    @asynccontextmanager
-    async def slot(self, turn: Turn, held_up: Callable[[], object]) -> AsyncIterator[None]:
-        """Wait for a slot, after telling so where there is none, and hold it."""
-        waiter = self._line.join(turn)
-        self._call()
-        try:
-            if not waiter.call.done():
-                held_up()
-            await waiter.call
-            yield
-        finally:
-            self._free += waiter.call.done() and not waiter.call.cancelled()
-            self._call()
-
-    def _call(self) -> None:
-        while self._free and (waiter := self._line.first()) is not None:
-            self._free -= 1
-            waiter.call.set_result(None)
+    def leave(self) -> None:
+        """Note that one who waited has gone: his call is cancelled."""
+        self._gone += 1
+        if self._gone > max(_FEW, len(self._heap) // 2):
+            self._heap = [waiter for waiter in self._heap if not waiter.call.done()]
+            heapify(self._heap)
+            self._gone = 0

@@ -24,13 +24,13 @@ class Pace:
     Once 30 jobs of a deployment and effort have completed, the durations of the newest 400 are minded: at an age at
     which a part `h` of them ends within a second, the wait is `factor * sqrt(age * 0.01 / h)`, between the same
     bounds. For so many looks that is nearly the least lateness there can be: about 4 % of a job's length, where the
-    bounds allow it. And no look comes before half of the shortest duration, or a minute where that is shorter: the
-    first wait alone may be longer than `ceiling`.
+    bounds allow it. And no look comes before half of the shortest duration, or a minute where that is shorter: at that
+    age alone a wait may be longer than `ceiling`.
 
     Attributes:
         factor: Seconds at an age of one second. Half of it is twice the looks, and half as late.
         floor: The shortest wait, in seconds.
-        ceiling: The longest wait, in seconds; only the first one may last for up to a minute, as is told above.
+        ceiling: The longest wait, in seconds, but for the first minute of a job, as is told above.
         jitter: The part by which a wait is lengthened at random, at the most (0.1 is 10 %), so that jobs that were
             started together are not looked at together.
         learns: Whether the durations of completed jobs are minded; without it, a wait depends on the age alone.

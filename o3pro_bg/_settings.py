@@ -28,7 +28,8 @@ class Settings(TypedDict, total=False):
             `max_concurrency` included; default none.
         max_concurrency: The most jobs under way at the service at once, not counting those that are taken up or
             attached to: they run already. Default no bound.
-        max_in_flight: The most HTTP requests under way at once; default 64.
+        max_in_flight: The most HTTP requests under way at once; default 64. Of creates there are 16 at the most, as
+            long as the service does not tell its limits.
         pace: When to look at a job; default `Pace()`.
         store: Where jobs are kept: the path of an SQLite file, or a `SqliteStore`. Its jobs outlive the process; those
             that nobody lives any more are taken up when the store is opened. Default in memory.

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from o3pro_bg._budget import RateBudget
-from o3pro_bg._door import Door
+from o3pro_bg._door import Door, Slots
 from o3pro_bg._durations import Habits
 from o3pro_bg._in_flight import InFlight
-from o3pro_bg._line import Slots, Turn
+from o3pro_bg._line import Turn
 from o3pro_bg._pacing import Pace
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Shared:
         is_durable: Whether another process can take jobs up.
         delete_remote: Whether a job that the ledger forgets is also deleted at the service.
         prices: What costs are estimated with, before the built-in table.
-        slots: Bounds the jobs under way at the service, or None.
+        slots: Bounds the jobs under way at the service.
         in_flight: Bounds the requests under way.
         doors: What creates go through, by deployment.
         numbers: Of the jobs that are lived here.
@@ -60,17 +60,17 @@ class Shared:
     is_durable: bool = False
     delete_remote: bool = False
     prices: Mapping[str, Price] = field(default_factory=dict)
-    slots: Slots | None = field(init=False)
+    slots: Slots = field(init=False)
     in_flight: InFlight = field(init=False)
     doors: dict[str, Door] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
     habits: Habits = field(default_factory=Habits)
-    connecting: asyncio.Task[None] | None = None
+    connecting: asyncio.Task[BaseException | None] | None = None
     remote: Remote | None = None
     closing: bool = False
 
     def __post_init__(self) -> None:
-        self.slots = Slots(self.max_concurrency) if self.max_concurrency else None
+        self.slots = Slots(self.max_concurrency)
         self.in_flight = InFlight(self.max_in_flight)
 
     @property
@@ -80,13 +80,13 @@ class Shared:
 
     def turn_of(self, record: JobRecord) -> Turn:
         """Answer the job's place among those that wait to be sent."""
-        return Turn(-record.request.priority, record.created_at, next(self.numbers))
+        return Turn(-record.request.priority, record.started, next(self.numbers))
 
     def door_of(self, deployment: str) -> Door:
         """Answer the door through which the creates of this deployment go."""
         if (door := self.doors.get(deployment)) is None:
             budget = RateBudget(self.max_in_flight)
-            door = self.doors[deployment] = Door(deployment, budget, self.ledger.clock)
+            door = self.doors[deployment] = Door(deployment, budget, self.slots, self.ledger.clock)
         return door
 
     async def connected(self) -> Remote:
@@ -94,11 +94,17 @@ class Shared:
         while self.remote is None:
             if self.connecting is None:
                 self.connecting = asyncio.ensure_future(self._connect())
-            await asyncio.shield(self.connecting)
+            trouble = await asyncio.shield(self.connecting)
+            if trouble is not None:
+                raise trouble.with_traceback(None)  # else each who waits would lengthen it
         return self.remote
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> BaseException | None:
+        """Connect, and answer the trouble with that: raised by a task, a SystemExit would end the loop."""
         try:
             self.remote = await self.connect()
+        except BaseException as exc:
+            return exc
         finally:
             self.connecting = None
+        return None

@@ -15,8 +15,9 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
-from o3pro_bg._budget import tokens_of
+from o3pro_bg._budget import most_output_of, tokens_of
 from o3pro_bg._ledger import outcome
+from o3pro_bg._line import Waiter
 from o3pro_bg._pacing import backoff
 from o3pro_bg._records import Failure, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
@@ -26,7 +27,7 @@ from o3pro_bg.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from o3pro_bg._line import Turn
+    from o3pro_bg._budget import Reservation
     from o3pro_bg._records import JobRecord
     from o3pro_bg._remote import Remote
     from o3pro_bg._shared import Shared
@@ -45,7 +46,6 @@ class Submission:
     The create of one job.
 
     Args:
-        turn: Its place among those that wait to be sent.
         is_unwanted: Tells whether the job shall not be sent, or not again.
         give_up: Leaves the job to the next process, if no create of it has left.
 
@@ -58,7 +58,6 @@ class Submission:
         self,
         record: JobRecord,
         shared: Shared,
-        turn: Turn,
         is_unwanted: Callable[[], bool],
         give_up: Callable[[], object],
     ) -> None:
@@ -66,7 +65,11 @@ class Submission:
         self._epoch = record.epoch
         self._job_id = record.job_id
         self._request = record.request
-        self._turn = turn
+        self._turn = shared.turn_of(record)
+        self._door = shared.door_of(record.request.deployment)
+        self._waiter: Waiter | None = None
+        self._has_slot = False
+        self._refusals = 0
         self._shared = shared
         self._ledger = shared.ledger
         self._is_unwanted = is_unwanted
@@ -127,24 +130,44 @@ class Submission:
         return News(Event.ERRORED, request_id=trouble.request_id, failure=failure)
 
     async def _post(self, remote: Remote) -> News:
-        async def create() -> News:
+        async def create(leave: Reservation) -> News:
             # A foreground create lasts as long as its job: it would keep the others from being looked at.
-            async with self._shared.in_flight.place(self._job_id) if remote.background else nullcontext():
+            place = self._shared.in_flight.place(self._job_id, is_create=True)
+            async with place if remote.background else nullcontext():
                 await remote.prepare()  # a token, say: what it waits for is not the service
                 if self._uncertain and self._is_unwanted():
                     raise RemoteTrouble(Trouble.UNCLEAR, Failure("unwanted"))
                 await self._write_down()
+                self._door.leaves(leave, is_long=not remote.background)
                 self.has_left, self.sent = True, remote.background  # in the foreground it ends with its connection
                 return await remote.create(self._job_id, self._request)
 
-        door = self._shared.door_of(self._request.deployment)
-        tokens = tokens_of(self._request)
-        return await door.send(create, self._turn, tokens, held_up=self._held_up, is_long=not remote.background)
+        self._waiter = Waiter(self._turn, tokens_of(self._request), self._held_up)
+        news = await self._door.send(self._waiter, create)
+        self._has_slot = True
+        return news
 
-    def _held_up(self) -> None:
-        self._note(waiting="rate_limit")
+    def _held_up(self, reason: str) -> None:
+        self._note(waiting=reason)
+        self._unreachable_since = None  # it is not the way to the service that it waits for
         if self._shared.leaves_unsent:
             self._give_up()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether the job stands at the door."""
+        return self._waiter is not None and not self._waiter.call.done()
+
+    def withdraw(self) -> None:
+        """Have the job leave the door without having been sent, or not again."""
+        if self._waiter is not None and self.is_waiting:
+            self._waiter.call.set_exception(RemoteTrouble(Trouble.UNCLEAR, Failure("unwanted")))
+
+    def release(self) -> None:
+        """Note that the job is not under way any more."""
+        if self._has_slot:
+            self._has_slot = False
+            self._shared.slots.give_back()
 
     async def _write_down(self) -> None:
         """Note that the create leaves now, so that it counts as sent whatever happens to this process."""
@@ -158,7 +181,7 @@ class Submission:
 
     def _note(self, waiting: str) -> None:
         """Note why the job waits, and that no create of it can have arrived."""
-        facts = {} if self._uncertain else {"sent_at": None}
+        facts = {"doubtful": self._uncertain - 1} if self._uncertain else {"sent_at": None}
         if self._is_ours():
             self._ledger.note(self._job_id, waiting=waiting, **facts)
 
@@ -177,7 +200,7 @@ class Submission:
             return False
         match trouble.kind:
             case Trouble.THROTTLED:
-                return True
+                return not self._is_too_large(trouble)
             case Trouble.UNSENT:
                 return trouble.failure.code == _UNWRITTEN or now - self._unreachable_since < _CONNECT_PATIENCE
             case Trouble.UNCLEAR:
@@ -185,9 +208,20 @@ class Submission:
             case _:
                 return False
 
+    def _is_too_large(self, trouble: RemoteTrouble) -> bool:
+        """Tell whether the service will never have room for the job, and say so in the trouble."""
+        told, most = trouble.limits and trouble.limits.tokens, most_output_of(self._request)
+        if told is None or most <= told:
+            return False
+        trouble.failure = Failure("larger_than_quota", f"max_output_tokens is {most}, the quota {told:.0f} a minute")
+        return True
+
     async def _hold_off(self, trouble: RemoteTrouble) -> None:
         if trouble.kind is Trouble.THROTTLED:
             self._note(waiting="rate_limit")  # the door knows for how long
+            self._refusals += 1
+            if self._refusals > 1:  # whatever is wrong with it, those behind it are not to wait for that
+                self._turn = self._turn._replace(since=self._ledger.clock())
         else:
             self._note(waiting="store" if trouble.failure.code == _UNWRITTEN else "connection")
             await asyncio.sleep(backoff(self._troubles, random.random()))

@@ -218,3 +218,84 @@ def test_what_became_of_a_create_is_told_once(verb: str) -> None:
     budget.spent(reservation, 20.0)
     budget.accepted(reservation, 20.0)
     assert budget.wait(55.0) == (5.0 if verb == "spent" else 0.0)
+
+
+# --- what headers and jobs may do to it ---------------------------------------------------------------------------
+
+
+def test_absurd_requests_count_like_the_largest() -> None:
+    """However many tokens a job asks for, or fewer than none, the sums stay whole numbers and come to nothing again."""
+    assert tokens_of(JobRequest("", "low", options={"max_output_tokens": 10**400})) == 10**9
+    assert tokens_of(JobRequest("", "low", options={"max_output_tokens": -(10**6)})) == 0
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(tokens=6000))
+    huge = budget.take(1.0, 10**9)
+    budget.returned(huge)
+    assert budget.wait(86_400.0, 5000) == 0.0
+
+
+@pytest.mark.parametrize("left", [0, 10, 990])
+def test_what_is_too_much_for_a_minute_waits_a_minute_at_the_most(left: int) -> None:
+    """Whatever the service has left, a create that never fits goes once nothing else counts, and not days later."""
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(None, None, 1000, left), tokens=10)
+    assert 0 < budget.wait(1.0, 100_000) <= 60
+    assert budget.wait(61.0, 100_000) == 0.0
+    accept(budget, 61.0, Limits(None, None, None, 0), tokens=10)
+    assert 0 < budget.wait(62.0, 20_000) <= 60
+
+
+def test_a_limit_that_rises_is_used_at_once() -> None:
+    """A limit that was told once holds until another one is told."""
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(requests=1))
+    assert budget.wait(1.0) == pytest.approx(59.0, abs=1)
+    accept(budget, 60.0, Limits(requests=600))
+    assert len(stream(budget, 120.0, 10.0, Limits(requests=600))) == pytest.approx(110, abs=11)
+
+
+@pytest.mark.parametrize("early", [0.0005, 0.0])
+def test_in_the_moment_in_which_the_gate_opens_one_goes(early: float) -> None:
+    """Half a millisecond early or just in time, a single create goes after a 429."""
+    budget = RateBudget()
+    refuse(budget, 0.0, 10.0)
+    assert budget.wait(10.0 - early) == 0.0
+    budget.take(10.0 - early)
+    assert budget.wait(10.0 - early) == math.inf
+
+
+@pytest.mark.parametrize("named", [0.01, 0.5, 2.0])
+def test_a_time_that_is_named_and_not_kept_is_no_measure(named: float) -> None:
+    """A service that refuses again after the time it named is asked after 2, 4, 8 seconds at the earliest."""
+    budget, now, pauses = RateBudget(), 0.0, []
+    for _ in range(4):
+        refuse(budget, now, named)
+        pauses.append(budget.wait(now))
+        now += pauses[-1]
+    assert pauses == pytest.approx([named, 2.0, 4.0, 8.0])
+    accept(budget, now + 60)
+    assert budget.wait(now + 60) > 0, "by now there is a rate"
+
+
+def test_a_create_that_counts_already_is_taken_back_by_a_429() -> None:
+    """A long create counts from its start; refused after all, it is none that was let through."""
+    budget = RateBudget()
+    for number in range(10):
+        accept(budget, float(number))
+    long = [budget.take(10.0) for _ in range(4)]
+    for reservation in long:
+        budget.spent(reservation, 10.0)
+    for reservation in long:
+        budget.throttled(reservation, 10.0, NONE, 50.0)
+    assert len(stream(budget, 70.0, 57.0)) == pytest.approx(30, abs=3), "30 a minute, as ten in a minute teach"
+    budget.returned(long[0])
+
+
+def test_idle_minutes_teach_nothing() -> None:
+    """A rate that was learnt is not forgotten while nothing is sent."""
+    budget = RateBudget()
+    for number in range(60):
+        accept(budget, float(number))
+    refuse(budget, 60.0, 1.0)
+    accept(budget, 20_000.0)
+    assert len(stream(budget, 20_001.0, 59.0)) == pytest.approx(60, abs=3)

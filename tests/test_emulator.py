@@ -688,6 +688,7 @@ def test_rpm(api: Api) -> None:
 def test_tpm(api: Api) -> None:
     """A create sets aside the tokens of its question and its output; what a minute does not hold is refused."""
     api.emulator.set_knobs("tpm=1000")
+    assert api.create("Why?", max_output_tokens=1001).status_code == 429, "never"
     answers = [api.create("Why?", max_output_tokens=tokens) for tokens in (600, 600, 300)]
     assert [answer.status_code for answer in answers] == [200, 429, 200]
     assert answers[0].headers["x-ratelimit-limit-tokens"] == "1000"

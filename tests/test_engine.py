@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from o3pro_bg._engine import CancelVerdict
+from o3pro_bg._records import Failure
 from o3pro_bg._states import JobStatus
 from o3pro_bg.errors import JobNotFound, WrongThread
 from o3pro_bg.testing import Trouble, VirtualLoop, run_virtual
@@ -121,6 +122,39 @@ async def test_a_connect_outlives_the_job_that_began_it() -> None:
     await bench.end("second")
     assert connects == [0]
     assert bench.record("second").status is JobStatus.COMPLETED
+
+
+@virtual
+async def test_a_connect_that_wants_to_end_the_process_fails_its_jobs() -> None:
+    """A SystemExit in the making of a client is a failure of the jobs that wait for it, and the loop goes on."""
+
+    async def connect() -> Recorder:
+        await asyncio.sleep(1)
+        raise SystemExit(3)
+
+    bench = Bench(connect=connect)
+    bench.start("one")
+    bench.start("two")
+    assert [(await bench.end(name)).failure for name in ("one", "two")] == [Failure("internal", "SystemExit")] * 2
+
+
+@virtual
+async def test_a_connect_does_not_outlive_the_close() -> None:
+    """What is being connected as the engine closes is given up."""
+    ended: list[float] = []
+
+    async def connect() -> Recorder:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(now())
+        raise AssertionError
+
+    bench = Bench(connect=connect)
+    bench.start()
+    await asyncio.sleep(1)
+    await bench.engine.close(5)
+    assert ended == [1]
 
 
 @virtual

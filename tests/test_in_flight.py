@@ -30,6 +30,40 @@ async def test_places_are_had_in_turn_and_cancels_go_first() -> None:
 
 
 @virtual
+async def test_a_turn_that_was_given_up_takes_no_other_one_along() -> None:
+    """Who gives up waiting, and comes again to cancel, goes before all others."""
+    bound, order = InFlight(1), list[str]()
+
+    async def work(name: str, *, is_urgent: bool = False) -> None:
+        async with bound.place(name, is_urgent=is_urgent):
+            order.append(name)
+            await asyncio.sleep(1)
+
+    tasks = [asyncio.create_task(work(name)) for name in ("first", "job", "look")]
+    await asyncio.sleep(0.5)
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(work("job", is_urgent=True)))
+    await asyncio.wait(tasks)
+    assert order == ["first", "job", "look"]
+
+
+@virtual
+async def test_creates_and_others_take_turns() -> None:
+    """Neither the looks at many jobs nor the creates of many keep the others from going."""
+    bound, order = InFlight(1), list[str]()
+
+    async def work(name: str, *, is_create: bool) -> None:
+        async with bound.place(name, is_create=is_create):
+            order.append(name)
+            await asyncio.sleep(1)
+
+    names = ["first", "look 1", "look 2", "look 3", "create 1", "create 2", "create 3"]
+    await asyncio.gather(*(work(name, is_create=name.startswith("create")) for name in names))
+    assert order == ["first", "create 1", "look 1", "create 2", "look 2", "create 3", "look 3"]
+
+
+@virtual
 @pytest.mark.parametrize("moment", ["while it waits", "as its turn comes", "as it begins"])
 async def test_no_place_is_lost(moment: str) -> None:
     """Who is cancelled, in whatever moment, leaves his place to the next one."""

@@ -705,6 +705,8 @@ async def test_error_with_an_odd_body_is_still_its_kind(
         ({"retry-after": "0"}, 0.0),
         ({"retry-after": "1.5"}, 1.5),
         ({"retry-after": "86400"}, 86400.0),
+        *[({"retry-after": much}, 86400.0) for much in ("86401", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT")],
+        ({"retry-after-ms": "1e12"}, 86400.0),
         ({"retry-after": "300", "retry-after-ms": "1500"}, 1.5),
         ({"retry-after": "7", "retry-after-ms": "soon"}, 7.0),
         ({"retry-after": formatdate(0, usegmt=True)}, 0.0),
@@ -731,6 +733,7 @@ async def test_retry_after(
         ({"x-ratelimit-reset-requests": "9", "retry-after": "3"}, 3.0),
         ({"x-ratelimit-reset-tokens": "0"}, None),
         *[({"x-ratelimit-reset-tokens": bad}, None) for bad in ("", "soon", "1x", "-1", "s", "1m2", "1" * 60 + "s")],
+        ({"x-ratelimit-reset-tokens": "1790000000"}, None),
     ],
 )
 async def test_reset_stands_in_for_retry_after(
@@ -748,9 +751,10 @@ LIMITS = [f"x-ratelimit-{word}-{what}" for what in ("requests", "tokens") for wo
     ("figures", "limits"),
     [
         (("160", "159", "1600000", "1599000"), Limits(160, 159, 1_600_000, 1_599_000)),
-        (("160", "0", "0", "0"), Limits(160, 0, None, 0)),
-        (("-1", "-1", "many", "inf"), Limits()),
+        (("160", "0", "0", "0"), Limits(160, 0)),
+        (("0.5", "160", "-1", "100"), Limits()),
         ((), Limits()),
+        (("-1", "-1", "many", "inf"), Limits()),
     ],
 )
 async def test_limits(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._states import Event, JobStatus
 from o3pro_bg.testing import Failure
 
-from .virtual import Bench, Recorder, now, trouble, virtual
+from .virtual import Bench, Recorder, SlowStore, now, trouble, virtual
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +64,8 @@ class Strict(Recorder):
             self.let_in.popleft()
 
     def _opens_at(self) -> float:
+        if not self.let_in:
+            return now() + 20
         return self.let_in[0][0] + 60 if self.window is None else (now() // self.window + 1) * self.window
 
     def _limits(self) -> Limits | None:
@@ -209,11 +211,11 @@ async def test_deployments_have_budgets_of_their_own() -> None:
 
 @virtual
 async def test_a_foreground_create_keeps_no_other_from_going() -> None:
-    """Where a create lasts as long as its job, the next one does not wait for its answer."""
+    """Where creates last as long as their jobs, one that is not refused within a second makes room for the next."""
     bench = Bench(Recorder(background=False, seconds=1000))
     for number in range(50):
         bench.start(str(number))
-    await asyncio.sleep(1)
+    await asyncio.sleep(5)
     assert bench.remote.counts["create"] == 50
     await bench.engine.close(0)
 
@@ -232,3 +234,205 @@ async def test_leave_that_comes_too_late_is_given_back(turns: int) -> None:
     for number in range(5):
         bench.tasks[str(number)].cancel()
     assert (await bench.end("5")).status is JobStatus.COMPLETED
+
+
+# --- what one job may not do to the others ------------------------------------------------------------------------
+
+
+def asking(**options: Any) -> JobRequest:
+    """Answer a request with these options."""
+    return JobRequest("question", "low", options=options)
+
+
+@virtual
+async def test_an_absurd_job_harms_no_other() -> None:
+    """A job that asks for more tokens than there are numbers is sent, or refused, like any other."""
+    bench = Bench()
+    bench.start("paid")
+    bench.start("poison", request=asking(max_output_tokens=10**400))
+    for number in range(5):
+        bench.start(str(number))
+    for job_id in ("paid", "poison", "0", "4"):
+        assert (await bench.ledger.wait(job_id)).status is JobStatus.COMPLETED
+
+
+@virtual
+@pytest.mark.parametrize("tells", [False, True])
+async def test_a_job_that_is_never_admitted_does_not_keep_the_others_waiting(tells: bool) -> None:
+    """Refused again and again a job goes behind the others; one that no minute holds fails, where the limit is told."""
+    remote = Strict(tpm=10_000, tells=False)
+    bench = Bench(remote)
+    if tells:
+        limits = Limits(tokens=10_000.0)
+        refusal = RemoteTrouble(Trouble.THROTTLED, Failure("429"), retry_after=20.0, limits=limits)
+        bench.remote.script["create"] = [refusal]
+        remote.tpm = 10**9
+    bench.start("big", request=asking(max_output_tokens=20_000))
+    await asyncio.sleep(1)
+    for number in range(20):
+        bench.start(str(number), request=asking(max_output_tokens=100))
+    await asyncio.sleep(600)
+    assert [bench.record(str(number)).status for number in range(20)] == [JobStatus.COMPLETED] * 20
+    told = Failure("larger_than_quota", "max_output_tokens is 20000, the quota 10000 a minute")
+    assert bench.record("big").failure == (told if tells else None)
+    await bench.engine.close(0)
+
+
+@virtual
+@pytest.mark.parametrize("how", ["cancelled", "expired", "withdrawn"])
+async def test_when_the_first_one_leaves_the_line_the_next_one_goes(how: str) -> None:
+    """Whoever waited behind a job that would have waited for long goes as soon as that is cancelled, or expires."""
+    bench = Bench(Recorder(seconds=5))
+    bench.remote.script["create"] = [
+        News(Event.ACCEPTED, response_id="resp_1", limits=Limits(tokens=10_000, tokens_left=5000))
+    ]
+    bench.start("first", request=asking(max_output_tokens=6000))
+    await asyncio.sleep(1)
+    big = JobRequest("question", "low", options={"max_output_tokens": 9000}, timeout=9 if how == "expired" else None)
+    bench.start("big", request=big)
+    await asyncio.sleep(1)
+    bench.start("small", request=asking(max_output_tokens=10))
+    await asyncio.sleep(8)
+    assert bench.record("small").waiting == "rate_limit"
+    if how == "cancelled":
+        bench.tasks["big"].cancel()
+    if how == "withdrawn":
+        await bench.engine.cancel("big")
+    await asyncio.sleep(1)
+    assert bench.record("small").response_id is not None
+
+
+@virtual
+async def test_a_wish_reaches_an_uncertain_job_at_the_door() -> None:
+    """A job that may have been accepted, and waits to be sent again, ends as uncertain once it is cancelled."""
+    bench = Bench(resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR), trouble(Trouble.THROTTLED, after=7200)]
+    bench.start()
+    await asyncio.sleep(10)
+    await bench.engine.cancel("job")
+    record = await bench.end()
+    assert record.failure is not None
+    assert record.failure.code == "submission_uncertain"
+    assert now() < 12
+
+
+@virtual
+async def test_a_wish_reaches_an_uncertain_job_that_is_about_to_leave() -> None:
+    """A job that may have been accepted is not sent again if it is cancelled while it waits for a token."""
+    bench = Bench(resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR)]
+    bench.start()
+    await asyncio.sleep(0.1)
+
+    async def prepare() -> None:
+        await asyncio.sleep(10)
+
+    bench.remote.prepare = prepare  # type: ignore[method-assign]
+    await asyncio.sleep(5)
+    await bench.engine.cancel("job")
+    record = await bench.end()
+    assert record.failure is not None
+    assert record.failure.code == "submission_uncertain"
+    assert bench.remote.counts["create"] == 1
+
+
+@virtual
+async def test_close_leaves_an_uncertain_job_at_the_door_to_the_next_process() -> None:
+    """A durable job that waits to be sent again is let go at once, as unsure as it was."""
+    bench = Bench(store=SlowStore(0.01), resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR), trouble(Trouble.THROTTLED, after=7200)]
+    bench.start()
+    await asyncio.sleep(10)
+    await bench.engine.close(5)
+    assert now() < 12
+    assert (bench.record().status, bench.record().doubtful + (bench.record().sent_at is not None)) == (
+        JobStatus.STARTED,
+        1,
+    )
+
+
+@virtual
+async def test_a_job_that_is_refused_holds_no_slot() -> None:
+    """While a 429 keeps jobs back, `max_concurrency` is not used up by them: the highest priority goes first."""
+    bench = Bench(Recorder(seconds=600, latency=1.0), max_concurrency=2)
+    bench.remote.script["create"] = [trouble(Trouble.THROTTLED, after=100)] * 2
+    bench.start("one")
+    bench.start("two")
+    await asyncio.sleep(5)
+    bench.start("urgent", request=JobRequest("question", "low", priority=10))
+    bench.start("other", request=JobRequest("question", "low", "other deployment"))
+    await asyncio.sleep(200)
+    assert [job_id for job_id, _ in bench.remote.asked] == ["one", "two", "other", "urgent"]
+    assert bench.record("one").waiting in ("concurrency", "rate_limit")
+    for job_id in ("one", "two", "urgent", "other"):
+        assert (await bench.ledger.wait(job_id)).status is JobStatus.COMPLETED
+
+
+@virtual
+async def test_long_creates_learn_no_rate_from_refusals() -> None:
+    """In the foreground, too, hardly any create is refused."""
+    remote = Strict(60, tells=False)
+    remote.background = False
+    share, _ = await storm(remote, 300)
+    assert share <= 0.08, "of 300, the first 16 are a twentieth"
+
+
+@virtual
+async def test_jobs_say_that_no_create_is_answered() -> None:
+    """While the creates on their way hang, those who wait for their turn say that it is the connection."""
+    bench = Bench(Recorder(latency=50.0))
+    for number in range(20):
+        bench.start(str(number))
+    await asyncio.sleep(2)
+    assert [bench.record(str(number)).waiting for number in range(20)] == [""] * 4 + ["connection"] * 16
+    await bench.engine.close(0)
+
+
+@virtual
+@pytest.mark.parametrize("when", ["prepare", "place"])
+async def test_what_never_left_does_not_count(when: str) -> None:
+    """A job that is cancelled before its question has left takes nothing of the allowance."""
+    remote = Recorder(seconds=5)
+    bench = Bench(remote, max_in_flight=64 if when == "prepare" else 1)
+    remote.script["create"] = [News(Event.ACCEPTED, response_id="resp_1", limits=Limits(requests=10))]
+    bench.start("first")
+    await asyncio.sleep(20)
+
+    async def prepare() -> None:
+        await asyncio.sleep(3)
+
+    remote.prepare = prepare  # type: ignore[method-assign]
+    for number in range(3):
+        bench.start(str(number))
+    await asyncio.sleep(1)
+    for number in range(3):
+        bench.tasks[str(number)].cancel()
+    await asyncio.sleep(1)
+    budget = bench.engine._shared.door_of("")._budget
+    assert (budget._requests._sum, budget._requests._on_its_way) == (1, 0)
+
+
+@virtual
+async def test_creates_and_looks_take_turns() -> None:
+    """Five thousand jobs are sent in about the time that their creates need, however many looks are due."""
+    bench = Bench(Recorder(seconds=1200, latency=0.2))
+    for number in range(5000):
+        bench.start(str(number))
+    while bench.remote.counts["create"] < 5000:
+        await asyncio.sleep(1)
+    assert now() < 130, "16 at a time take 63 s where there are no looks"
+    await bench.engine.close(0)
+
+
+@virtual
+async def test_two_failed_connects_are_not_two_minutes_of_them() -> None:
+    """Time that a job waits because of a 429 is none in which the service could not be reached."""
+    bench = Bench(Recorder(seconds=5, latency=0.1))
+    bench.remote.script["create"] = [trouble(Trouble.UNSENT)]
+    bench.start("job")
+    await asyncio.sleep(0.3)
+    bench.remote.script["create"] = [trouble(Trouble.THROTTLED, after=300)]
+    bench.start("other")
+    await asyncio.sleep(5)
+    bench.remote.script["create"] = [trouble(Trouble.UNSENT)] * 2
+    assert (await bench.ledger.wait("job")).status is JobStatus.COMPLETED

@@ -46,6 +46,7 @@ BEHAVIOURS = (
     ("503 may carry them too, and retry-after may be a date", ASSUMED),
     ("Every answer carries x-ratelimit headers for the limits that are set (rpm, tpm)", DOCUMENTED),
     ("A create sets aside the tokens of its question and its max_output_tokens", DOCUMENTED),
+    ("A create that would set aside more than a minute's tokens (tpm) is refused with 429 each time", ASSUMED),
     ("Creates refused for the rate do not count against it again", ASSUMED),
     ("The bodies of 400, 401, 403, 404 and 429", USER),
     ("The bodies of 408, 409, 500 and 503", ASSUMED),

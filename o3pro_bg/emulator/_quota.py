@@ -23,7 +23,9 @@ class Quota:
         waits = [0.0]
         if rpm is not None and len(self._spent) >= rpm:
             waits.append(self._spent[-rpm][0] + _MINUTE - now)
-        if tpm is not None and self._spent:
+        if tpm is not None and tokens > tpm:
+            waits.append(_MINUTE)  # now as then
+        elif tpm is not None:
             excess = self._tokens + tokens - tpm
             for at, freed in self._spent:
                 if excess > 0:
