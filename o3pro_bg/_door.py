@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import random
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from o3pro_bg._line import Line, Waiter
@@ -124,7 +125,7 @@ class Door:
         except BaseException:
             if waiter.call.done() and not waiter.call.cancelled() and waiter.call.exception() is None:
                 self._budget.returned(waiter.call.result())  # leave came in the same moment
-                self._slots.free += 1
+                self._slots.give_back()
             waiter.call.cancel()
             self._line.leave()
             self.let_go()  # whoever is next was perhaps waiting for him alone
@@ -152,7 +153,7 @@ class Door:
         often, and for each it may have to be written down.
         """
         untold = self._untold[reason]
-        for waiter in list(untold)[:_AT_ONCE]:
+        for waiter in list(islice(untold, _AT_ONCE)):
             for reasons in self._untold.values() if reason == "rate_limit" else [untold]:
                 reasons.pop(waiter, None)
             waiter.held_up(reason)
