@@ -202,10 +202,10 @@ def test_modules_are_small(path: Path) -> None:
 
 
 def test_the_core_is_small() -> None:
-    """Rings 0 to 3 have at most 5,200 lines of code together, a quarter of them for the store on disk."""
-    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 5200
+    """Rings 0 to 3 have at most 5,350 lines of code together, a quarter of them for the store on disk."""
+    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 5350
 
 
 def test_the_reading_path_is_one_sitting() -> None:
-    """The path from the states to the handler has at most 1,500 lines of code."""
-    assert sum(code_lines(path) for name in READING_PATH for path in files_of(name)) <= 1500
+    """The path from the states to the handler has at most 1,580 lines of code."""
+    assert sum(code_lines(path) for name in READING_PATH for path in files_of(name)) <= 1580
