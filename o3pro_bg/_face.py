@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from o3pro_bg import _replies
 from o3pro_bg._admission import Refused, admit
 from o3pro_bg._engine import CancelVerdict, Engine
+from o3pro_bg._forks import Reborn, inherits
 from o3pro_bg._ledger import Ledger
 from o3pro_bg._records import JobRecord, JobRequest
 from o3pro_bg._remote import RemoteTrouble
@@ -28,37 +29,47 @@ if TYPE_CHECKING:
     from o3pro_bg._remote import Client
     from o3pro_bg._replies import CancelReply, ListedJob, ResultReply, StartReply, StatusReply
     from o3pro_bg._sentences import Language
+    from o3pro_bg._stores import Store
 
 
 REFRESH_PATIENCE: Final = 2.0  # seconds that a look for a job that other processes may know can take
 
 
-class Face:
+class Face(Reborn):
     """The common part of `BackgroundHandler` and `AsyncBackgroundHandler`."""
+
+    LEFT = frozenset({"_store", "_ledger", "_engine"})
+    _store: Store
+    _ledger: Ledger
+    _engine: Engine
 
     def __init__(self, client: Client, settings: Settings) -> None:
         if not hasattr(client, "connect"):
             raise TypeError(f"client has to be an O3ProClient, such as O3ProClient(O3ProConfig()), not {type(client)}")
         check(settings)
         self.client = client
+        self._settings = settings
         self._language: Language = settings.get("language", "ja")
         self._timeout = settings.get("timeout")
-        self._store = store_from(settings.get("store"))
         self._store_trouble: Exception | None = None
         self._delete_remote = settings.get("delete_remote", False)
-        on_close = settings.get("on_close", "detach" if self._store.durable else "cancel")
-        self._ledger = Ledger(self._store, retain=settings.get("retain"))
-        passed_on: Any = {name: settings[name] for name in PASSED_ON if name in settings}
-        self._engine = Engine(
-            Shared(
-                client.connect,
-                self._ledger,
-                cancel_on_close=on_close == "cancel",
-                is_durable=self._store.durable,
-                **passed_on,
-            )
-        )
         self._is_closed = False
+        vars(self).update(self._inside(store_from(settings.get("store"))))
+        inherits(self)
+
+    def _inside(self, store: Store) -> dict[str, Any]:
+        """Answer what lives the jobs of this store, by the names in `LEFT`."""
+        settings = self._settings
+        on_close = settings.get("on_close", "detach" if store.durable else "cancel")
+        ledger = Ledger(store, retain=settings.get("retain"))
+        passed_on: Any = {name: settings[name] for name in PASSED_ON if name in settings}
+        shared = Shared(
+            self.client.connect, ledger, cancel_on_close=on_close == "cancel", is_durable=store.durable, **passed_on
+        )
+        return {"_store": store, "_ledger": ledger, "_engine": Engine(shared)}
+
+    def _anew(self, left: dict[str, Any]) -> dict[str, Any]:
+        return self._inside(left["_store"].again())
 
     @property
     def jobs(self) -> JobsView:

@@ -7,16 +7,19 @@ import atexit
 import concurrent.futures
 import logging
 import os
+import selectors
 import sys
 import threading
 import time
 import warnings
 import weakref
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from anyio import CapacityLimiter
 
+from o3pro_bg._forks import KEPT, WHOLE, disown
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
 if TYPE_CHECKING:
@@ -66,6 +69,8 @@ class LoopThread:
         Raises:
             HandlerClosed: The loop has ended.
         """
+        if not self.is_open:  # asked first without the lock, which in a forked process nobody may ever give back
+            raise _closed()
         with self._lock:
             if not self.is_open:
                 raise _closed()
@@ -141,7 +146,9 @@ class _Server:
 
     def __init__(self, farewell: Callable[[float], Coroutine[Any, Any, None]]) -> None:
         self._farewell = farewell
-        self._loop = asyncio.new_event_loop()
+        self._selector = selectors.DefaultSelector()
+        # Whatever the policy: of another kind of loop nobody would know which sockets it has.
+        self._loop = asyncio.SelectorEventLoop(self._selector)
         self._bell: asyncio.Future[float] = self._loop.create_future()
         self._futures: set[concurrent.futures.Future[Any]] = set()
         self._lock = threading.RLock()
@@ -181,6 +188,11 @@ class _Server:
             if self.is_serving:
                 self._loop.call_soon_threadsafe(self._hear, grace, at_exit)
 
+    def disown(self) -> None:
+        """In a forked process, have nothing of the loop reach the parent's sockets, whoever tidies it up there."""
+        poll = getattr(self._selector, "fileno", None)  # of epoll, say, which both processes share
+        disown([key.fd for key in self._selector.get_map().values()] + ([poll()] if poll else []))
+
     def join(self, seconds: float) -> None:
         if self.thread is not threading.current_thread():
             self.thread.join(seconds)
@@ -194,6 +206,8 @@ class _Server:
 
     def _serve(self) -> None:
         try:
+            with WHOLE:
+                import_module("anyio._backends._asyncio")  # which the first job would do, whenever a fork comes
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._until_rung())
         except BaseException as exc:
@@ -231,10 +245,25 @@ class _Inline(concurrent.futures.ThreadPoolExecutor):
 
 
 def _closed() -> HandlerClosed:
-    return HandlerClosed("the handler is closed, or its process was forked: make a new one")
+    return HandlerClosed(
+        "the handler is closed: make a new one (a handle from before a fork is the parent's: ask the handler for the "
+        "job here, or attach to it)"
+    )
 
 
 _SERVERS: Final[set[_Server]] = set()
+
+
+def _disown() -> None:
+    """In a forked process, let the parent have its loops."""
+    KEPT.extend(_SERVERS)
+    for server in _SERVERS:
+        server.disown()
+    _SERVERS.clear()
+
+
+if hasattr(os, "register_at_fork"):  # there are no forks on Windows
+    os.register_at_fork(after_in_child=_disown)
 
 
 @atexit.register

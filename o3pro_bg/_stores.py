@@ -113,16 +113,24 @@ class Store(Protocol):
         """
         ...
 
+    def again(self) -> Store:
+        """Answer a store for a forked process, not opened yet: of the same jobs, where they outlive the process."""
+        ...
+
 
 class MemoryStore:
-    """A dictionary under a lock: the default, gone with the process."""
+    """
+    A dictionary whose changes take a lock: the default, gone with the process.
+
+    A read is a single step of the dictionary and takes none, so it hangs in no forked process.
+    """
 
     durable = False
 
     def __init__(self) -> None:
         self._records: dict[str, JobRecord] = {}
         self._by_key: dict[str, str] = {}
-        self._lock = RLock()  # a signal handler may read while its own thread does
+        self._lock = RLock()  # a signal handler may change what its own thread changes
 
     def open(self, endpoint: str, noticed: Noticed, is_heard: Callable[[], bool] = lambda: True) -> Future[None]:
         """Begin; there is nothing to be read."""
@@ -165,13 +173,11 @@ class MemoryStore:
 
     def get(self, job_id: str) -> JobRecord | None:
         """Answer the job's record, or None."""
-        with self._lock:
-            return self._records.get(job_id)
+        return self._records.get(job_id)
 
     def snapshot(self) -> list[JobRecord]:
         """Answer all records, the oldest job first."""
-        with self._lock:
-            return list(self._records.values())
+        return list(self._records.values())
 
     def remove(self, job_id: str) -> Future[bool]:
         """Forget the job; tell whether there was one."""
@@ -188,3 +194,7 @@ class MemoryStore:
     def close(self) -> Future[None]:
         """End; what was kept stays readable."""
         return done(None)
+
+    def again(self) -> Store:
+        """Answer an empty store."""
+        return MemoryStore()

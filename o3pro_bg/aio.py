@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from o3pro_bg._remote import Client
     from o3pro_bg._replies import CancelReply, ListedJob, ResultReply, StartReply, StatusReply
+    from o3pro_bg._stores import Store
 
 
 class AsyncBackgroundHandler(Face):
@@ -47,6 +48,10 @@ class AsyncBackgroundHandler(Face):
         **settings: See `Settings`.
     """
 
+    LEFT = Face.LEFT | {"_tasks", "_opening"}
+    _tasks: dict[asyncio.Task[None], str]
+    _opening: asyncio.Future[None] | None
+
     def __init__(
         self,
         client: Client,
@@ -54,10 +59,11 @@ class AsyncBackgroundHandler(Face):
         on_done: Callable[[AsyncJob], object] | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(client, settings)
         self._on_done = on_done
-        self._tasks: dict[asyncio.Task[None], str] = {}
-        self._opening: asyncio.Future[None] | None = None
+        super().__init__(client, settings)
+
+    def _inside(self, store: Store) -> dict[str, Any]:
+        return {**super()._inside(store), "_tasks": {}, "_opening": None}
 
     # --- the five verbs -------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 import weakref
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from urllib.request import getproxies
 import anyio
 from anyio import to_thread
 
+from o3pro_bg._forks import KEPT, WHOLE
 from o3pro_bg._lanes import KEEP_ALIVE, AiohttpLane, HttpxLane, Way
 from o3pro_bg._records import Failure
 from o3pro_bg._remote import RemoteTrouble, Trouble
@@ -53,6 +55,7 @@ class O3ProClient:
         self.config = O3ProConfig() if config is None else config
         self._http_client = http_client
         self._credential = self.config.credential
+        self._pid = os.getpid()
         self._problems = self.config.validate()
 
     def __repr__(self) -> str:
@@ -79,13 +82,16 @@ class O3ProClient:
         """
         token = EntraToken(self._get_token) if self.auth_method == "entra" else None
         try:
-            return await to_thread.run_sync(self._make_remote, token)
+            return await to_thread.run_sync(self._make_whole_remote, token)
         except Exception as exc:
             failure = Failure("client", f"{type(exc).__name__}: {exc}"[:300])
         raise RemoteTrouble(Trouble.REFUSED, failure)
 
     def _get_token(self) -> AccessToken:
         """Ask the credential; it blocks."""
+        if self.config.credential is None and self._pid != os.getpid():  # its connections are shared with the parent
+            KEPT.append(self._credential)
+            self._credential, self._pid = None, os.getpid()
         if self._credential is None:
             from azure.identity import DefaultAzureCredential
 
@@ -93,6 +99,11 @@ class O3ProClient:
             weakref.finalize(self, credential.close)
         token: AccessToken = self._credential.get_token(self.config.scope)
         return token
+
+    def _make_whole_remote(self, token: EntraToken | None) -> ResponsesRemote:
+        """Make a remote, and no fork meanwhile: a child would wait for ever for the import that it has half of."""
+        with WHOLE:
+            return self._make_remote(token)
 
     def _make_remote(self, token: EntraToken | None) -> ResponsesRemote:
         import httpx2

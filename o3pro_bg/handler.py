@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from o3pro_bg._engine import Engine
     from o3pro_bg._remote import Client
     from o3pro_bg._replies import CancelReply, ListedJob, ResultReply, StartReply, StatusReply
+    from o3pro_bg._stores import Store
+
+    ThenOf = Callable[[str], Callable[[], object] | None]
 
 
 class BackgroundHandler(Face):
@@ -52,14 +55,28 @@ class BackgroundHandler(Face):
         StoreError: The store cannot be opened.
     """
 
+    LEFT = Face.LEFT | {"_portal", "_then_of"}
+    _portal: LoopThread
+    _then_of: ThenOf
+
     def __init__(
         self, client: Client, *, on_done: Callable[[Job], object] | None = None, **settings: Unpack[Settings]
     ) -> None:
+        self._on_done = on_done
         super().__init__(client, settings)
-        self._portal = LoopThread(self._engine.close)
-        self._then_of = _then_of(on_done, self._engine, self._portal)
-        if self._store.durable:
-            self._open()
+
+    def _inside(self, store: Store) -> dict[str, Any]:
+        inside = super()._inside(store)
+        engine = inside["_engine"]
+        portal = LoopThread(engine.close)
+        then_of = _then_of(self._on_done, engine, portal)
+        if store.durable and not self._is_closed:
+            try:
+                portal.submit(engine.open, self._endpoint, then_of).result()
+            except BaseException:
+                portal.stop(0)
+                raise
+        return {**inside, "_portal": portal, "_then_of": then_of}
 
     # --- the five verbs -------------------------------------------------------------------------------------
 
@@ -323,20 +340,14 @@ class BackgroundHandler(Face):
         """
         grace = grace_of(timeout)
         self._is_closed = True
-        self._portal.stop(grace)
+        if (portal := vars(self).get("_portal")) is not None:  # else it was not used since a fork
+            portal.stop(grace)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _open(self) -> None:
-        try:
-            self._portal.submit(self._engine.open, self._endpoint, self._then_of).result()
-        except BaseException:
-            self._portal.stop(0)
-            raise
 
     def _refresh(self, job_ids: Iterable[str]) -> None:
         """Where a job is not known here, see what other processes have written by now."""
@@ -381,9 +392,7 @@ class BackgroundHandler(Face):
         return Job(record.job_id, self._engine, self._portal)
 
 
-def _then_of(
-    on_done: Callable[[Job], object] | None, engine: Engine, portal: LoopThread
-) -> Callable[[str], Callable[[], object] | None]:
+def _then_of(on_done: Callable[[Job], object] | None, engine: Engine, portal: LoopThread) -> ThenOf:
     """Answer what tells what to call when a job ends; it does not itself keep the portal alive."""
     portals = weakref.ref(portal)
 

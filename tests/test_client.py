@@ -16,6 +16,7 @@ import httpx2
 import pytest
 from httpx import Response
 
+from o3pro_bg import _forks
 from o3pro_bg._records import Failure
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._states import Event
@@ -430,3 +431,35 @@ async def test_default_credential_is_the_synchronous_one(monkeypatch: pytest.Mon
     provider = EntraToken(O3ProClient(O3ProConfig(endpoint=HOST, auth="entra"))._get_token)
     assert [await provider(), await provider()] == ["token-1", "token-2"]
     assert asked[0] is asked[1]
+
+
+async def test_a_forked_process_signs_in_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a forked process the default credential is another one: the connections of the first are shared."""
+    asked: list[DefaultAzureCredential] = []
+
+    def get_token(self: DefaultAzureCredential, *scopes: str) -> Any:
+        asked.append(self)
+        return SimpleNamespace(token="token", expires_on=0)
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential.get_token", get_token)
+    client = O3ProClient(O3ProConfig(endpoint=HOST, auth="entra"))
+    client._get_token()
+    client._pid -= 1  # as if that had been the parent
+    client._get_token()
+    client._get_token()
+    assert asked[0] is not asked[1]
+    assert asked[1] is asked[2]
+    assert _forks.KEPT.pop() is asked[0]
+    asked[0].close()
+
+
+async def test_a_credential_of_yours_is_yours_after_a_fork() -> None:
+    """A credential that was given is asked in a forked process, too."""
+
+    class Given:
+        def get_token(self, *_: str) -> Any:
+            return SimpleNamespace(token="given", expires_on=0)
+
+    client = O3ProClient(O3ProConfig(endpoint=HOST, auth="entra", credential=Given()))
+    client._pid -= 1
+    assert client._get_token().token == "given"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from o3pro_bg._sqlite import jobfile
+from o3pro_bg._sqlite import jobfile, place
 from o3pro_bg._sqlite.jobfile import JobFile
 from o3pro_bg._sqlite.rows import Row
 from o3pro_bg.errors import StoreError
@@ -518,3 +518,44 @@ def test_inherited_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(jobfile, "is_inherited", lambda place: True)
     with pytest.raises(StoreError, match="it was open in the process that forked this one"):
         JobFile(str(path))
+
+
+# --- at rest ----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_at_rest_is_closed(path: Path, file: JobFile) -> None:
+    """A file at rest is not open, rests once, needs no wiping, and is there again for the next transaction."""
+    insert(file)
+    with file.writing():
+        file.remove(1)
+    for _ in range(2):
+        file.rest()
+        assert place.identity(file.path) not in place._OPEN
+        file.wipe()
+    with file.reading():
+        assert file.job_ids() == set()
+    assert place.identity(file.path) in place._OPEN
+    file.rest()
+    insert(file, "b")
+    file.rest()
+    file.close()
+    assert sql(path, "SELECT job_id FROM jobs") == [("b",)]
+
+
+def test_a_file_that_has_gone_does_not_rest(path: Path, file: JobFile) -> None:
+    """A file that was deleted stays open, for it could not be opened again; one that is replaced at rest is told."""
+    insert(file)
+    other = path.rename(path.with_name("other"))
+    file.rest()
+    assert not file._rests
+    other.rename(path)
+    file.rest()
+    assert file._rests
+    path.rename(other)
+    JobFile(str(path)).close()
+    for use in (file.reading, file.writing):
+        with pytest.raises(StoreError, match="it was deleted or replaced while in use"), use():
+            pass
+    other.replace(path)
+    with file.reading():
+        assert file.job_ids() == {"a"}

@@ -529,7 +529,7 @@ def test_a_forked_child_is_refused_at_once() -> None:
         print("parent", portal.call(answer, 42), flush=True)
         """
     )
-    refused = "refused: the handler is closed, or its process was forked: make a new one False"
+    refused = f"refused: {_portal._closed()} False"
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         refused,
@@ -557,6 +557,22 @@ def test_a_portal_that_was_not_used_before_the_fork_works_in_the_child() -> None
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["child 42", "farewell 1", "farewell 1.5", "ended"]
+
+
+def test_a_forked_process_has_no_part_in_the_loops(monkeypatch: pytest.MonkeyPatch, portal: LoopThread) -> None:
+    """What the loop of a parent has registered, and its epoll, lead nowhere in the child; it is kept for ever there."""
+    lost: list[int] = []
+    kept: list[object] = []
+    monkeypatch.setattr(_portal, "disown", lost.extend)
+    monkeypatch.setattr(_portal, "KEPT", kept)
+    portal.call(answer, 1)
+    server = portal._server
+    assert server is not None
+    monkeypatch.setattr(_portal, "_SERVERS", {server})
+    _portal._disown()
+    loop: Any = server._loop
+    assert {loop._ssock.fileno(), loop._selector.fileno()} == {*lost}
+    assert (kept, _portal._SERVERS) == ([server], set())
 
 
 def test_a_thread_that_cannot_start_is_a_closed_handler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,8 +254,8 @@ class Guarded(dict[str, JobRecord]):
         super().__setitem__(key, value)
 
 
-def test_memory_is_only_touched_under_the_lock() -> None:
-    """Every verb of the store in memory reads and writes under its lock, and gives it back."""
+def test_memory_is_only_changed_under_the_lock() -> None:
+    """Every change of the store in memory takes its lock, and gives it back; a read is one step, and takes none."""
     store = MemoryStore()
     lock: Any = threading.Lock()  # one that tells whether it is held
     store._lock = lock
@@ -266,6 +266,22 @@ def test_memory_is_only_touched_under_the_lock() -> None:
     store.get("a")
     store.snapshot()
     store.remove("a")
-    names = ["get", "set", "get", "set", "get", "set", "get", "values", "pop"]
-    assert guarded.touched == [(name, True) for name in names]
+    changes = ["get", "set", "get", "set", "get", "set"]
+    assert guarded.touched == [
+        *((name, True) for name in changes),
+        ("get", False),
+        ("values", False),
+        ("pop", True),
+    ]
     assert not lock.locked()
+
+
+def test_store_of_a_forked_process(store: Store) -> None:
+    """Another store of the same kind has the jobs of a file, and none where they were in memory."""
+    of(store.insert(record("a")))
+    again = store.again()
+    of(again.open(ENDPOINT, lambda job_ids: None))
+    assert type(again) is type(store)
+    assert [found.job_id for found in again.snapshot()] == (["a"] if store.durable else [])
+    assert not again.holds("a")
+    of(again.close())

@@ -27,7 +27,7 @@ RINGS = (
         "config",
         "_admission",
     ),
-    ("_remote", "_headers", "_answers", "_lanes", "_responses", "client", "_stores", "_sqlite"),
+    ("_forks", "_remote", "_headers", "_answers", "_lanes", "_responses", "client", "_stores", "_sqlite"),
     (
         "_ends",
         "_line",
@@ -67,7 +67,7 @@ DOORS = {
     "aiohttp": {"_lanes"},
     "azure": {"client"},
     "sqlite3": {"_sqlite"},
-    "threading": {"_portal", "_stores", "_sqlite"},
+    "threading": {"_forks", "_portal", "_stores", "_sqlite"},
     "asyncio": {
         "client",
         "_ends",

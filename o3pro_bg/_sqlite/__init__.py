@@ -153,6 +153,10 @@ class SqliteStore:
             self._inbox.put(Operation(Journal.release))
         return self._closed
 
+    def again(self) -> SqliteStore:
+        """Answer a store of the same file, not opened yet."""
+        return SqliteStore(self._path, store_text=self._store_text, lease=self._lease)
+
     def _ask(self, verb: Callable[..., T], *args: Any) -> Future[T]:
         operation = Operation(verb, *args)
         why = self._absence()

@@ -21,6 +21,7 @@ INHERITED: Final = (
     "it was open in the process that forked this one: "
     "open it only after the fork, or have this process started by spawn"
 )
+GONE: Final = "it was deleted or replaced while in use: put it back, or open a new store"
 ALONE: Final = (
     "it is mounted, or linked to, by itself, apart from its `-wal` and `-shm`: mount the directory it lies in, and use "
     "one name for it"

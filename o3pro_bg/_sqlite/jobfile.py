@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from o3pro_bg._sqlite.causes import ALONE, CAUSES, INHERITED, explain, primary
+from o3pro_bg._sqlite.causes import ALONE, CAUSES, GONE, INHERITED, explain, primary
 from o3pro_bg._sqlite.place import identity, is_inherited, lies_in_its_folder, make, registered
 from o3pro_bg._sqlite.rows import crc_of, row_from
 from o3pro_bg.errors import StoreError
@@ -92,26 +92,41 @@ class JobFile:
                 raise self._refusal("it is no regular file: choose another path")
             if not os.access(self.path, os.W_OK):  # which SQLite would not mind before the first write
                 raise self._refusal(CAUSES[sqlite3.SQLITE_READONLY])
+        self._place: list[tuple[int, int] | None] = []
+        self._rests = False
+        self._open()
+
+    def _open(self) -> None:
         with ExitStack() as undo:
             undo.enter_context(self._told())
             place = identity(self.path)
+            if self._place and self._place[0] != place:
+                raise self._refusal(GONE)
             if is_inherited(place):
                 raise self._refusal(INHERITED)
             if not lies_in_its_folder(self.path):
                 raise self._refusal(ALONE)
             undo.enter_context(registered(place))
             self._connection = sqlite3.connect(
-                Path(self.path).as_uri() + "?mode=rw", uri=True, timeout=busy, isolation_level=None
+                Path(self.path).as_uri() + "?mode=rw", uri=True, timeout=self._busy, isolation_level=None
             )
             undo.callback(self._connection.close)
             self._begin()
             self._place = self._look_where()
             self._undo = undo.pop_all()
+        self._rests = False
+
+    def rest(self) -> None:
+        """Close the connection until the next transaction, where that will find the same file again."""
+        if not self._rests and self._look_where() == self._place:
+            self.close()
+            self._rests = True
 
     def close(self) -> None:
         """Close the connection; the last one tidies up."""
-        self.wipe()
-        self._undo.close()
+        if not self._rests:
+            self.wipe()
+            self._undo.close()
 
     def wipe(self) -> None:
         """
@@ -119,7 +134,7 @@ class JobFile:
 
         Else, or where anything stands against it, the next call tries again.
         """
-        if self._is_soiled:
+        if self._is_soiled and not self._rests:
             self._connection.execute("PRAGMA busy_timeout = 0")
             with suppress(sqlite3.Error):
                 self._is_soiled = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] != 0
@@ -128,6 +143,7 @@ class JobFile:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """See one state of the file throughout."""
+        self._wake()
         with self._told(), self._transaction("BEGIN"):
             yield
 
@@ -138,12 +154,17 @@ class JobFile:
 
         It outlives the process in any case, and a power failure if `durable`, for the price of a disk sync.
         """
+        self._wake()
         with self._told():
             if self._look_where() != self._place:
-                raise self._refusal("it was deleted or replaced while in use: put it back, or open a new store")
+                raise self._refusal(GONE)
             self._do(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             with self._transaction("BEGIN IMMEDIATE"):
                 yield
+
+    def _wake(self) -> None:
+        if self._rests:
+            self._open()
 
     def check(self) -> None:
         """Raise `StoreError` if the file's structure is damaged, in which no row could be trusted to be there."""

@@ -104,6 +104,10 @@ class Journal:
                     self._file.bury(owner)
             self._claim()
 
+    def rest(self) -> None:
+        """Have the file closed until it is needed again."""
+        self._file.rest()
+
     @contextmanager
     def glance(self) -> Iterator[None]:
         """See what other processes have done, without a transaction that writes; inside, nothing but `refresh`."""

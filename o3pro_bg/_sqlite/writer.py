@@ -12,12 +12,13 @@ The connection to the file is known on this thread alone, so no other thread, an
 from __future__ import annotations
 
 import logging
+import os
 import time
 from concurrent.futures import Future, InvalidStateError
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import RLock
+from threading import Event, RLock, get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from o3pro_bg._sqlite.jobfile import JobFile
@@ -26,7 +27,7 @@ from o3pro_bg.errors import StoreError
 
 if TYPE_CHECKING:
     import weakref
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from o3pro_bg._records import JobRecord
     from o3pro_bg._sqlite.mirror import Mirror
@@ -40,6 +41,7 @@ T = TypeVar("T")
 
 _MOVES: Final = (Journal.replace, Journal.remove)
 
+_FORK_PATIENCE: Final = 1.0  # seconds that a fork waits for files to be closed
 _PULSE: Final = 0.2  # seconds between two looks at what other processes did
 
 
@@ -102,11 +104,11 @@ class Inbox:
             return not self.why
 
     def take(self, seconds: float) -> list[Operation[Any]]:
-        """Answer all that waits, up to a release; wait so many seconds for the first."""
+        """Answer all that waits, up to a release or a rest; wait so many seconds for the first."""
         taken: list[Operation[Any]] = []
         with suppress(Empty):
             taken.append(self._queue.get(timeout=seconds))
-            while taken[-1].verb is not Journal.release:
+            while taken[-1].verb not in (Journal.release, _rest):
                 taken.append(self._queue.get_nowait())
         return [operation for operation in taken if operation.is_wanted()]
 
@@ -117,6 +119,50 @@ class Inbox:
         with suppress(Empty):
             while True:
                 self._queue.get_nowait().settle(StoreError(why))
+
+
+_AT_WORK: Final[set[Inbox]] = set()
+_RESTS: Final[dict[int, Event]] = {}  # by the thread that forks: what tells that it has
+
+
+@contextmanager
+def at_rest_in_forks(inbox: Inbox) -> Iterator[None]:
+    """Have the writer of this inbox close its file for the moment of a fork: a child could not open it otherwise."""
+    _AT_WORK.add(inbox)
+    try:
+        yield
+    finally:
+        _AT_WORK.discard(inbox)
+
+
+def _rest(journal: Journal, begun: Event, over: Event) -> None:
+    if not over.is_set():
+        journal.rest()
+        begun.set()
+        over.wait()
+
+
+def _have_rest() -> None:
+    """Wait until all files are closed; one that takes longer, because another process has locked it, is left open."""
+    over = _RESTS[get_ident()] = Event()
+    rests = [(inbox, Event()) for inbox in list(_AT_WORK)]
+    asked = [begun for inbox, begun in rests if inbox.put(Operation(_rest, begun, over))]
+    deadline = time.monotonic() + _FORK_PATIENCE
+    for begun in asked:
+        begun.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _go_on() -> None:
+    _RESTS.pop(get_ident()).set()
+
+
+def _begin_again() -> None:
+    _AT_WORK.clear()
+    _RESTS.clear()
+
+
+if hasattr(os, "register_at_fork"):  # there are no forks on Windows
+    os.register_at_fork(before=_have_rest, after_in_parent=_go_on, after_in_child=_begin_again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +210,8 @@ def serve(
             )
             journal.open()
             opened.set_result(None)
-            outcome = _Writer(settings, inbox, journal, notice).work()
+            with at_rest_in_forks(inbox):
+                outcome = _Writer(settings, inbox, journal, notice).work()
     except BaseException as exc:  # nobody above this could tell of it
         outcome = _told(settings, exc)
     inbox.shut(str(outcome or f"the job store {settings.path}: it is closed"))
@@ -214,8 +261,11 @@ class _Writer:
             self._write_late()  # what is not held any more cannot be written
             self._carry_out(batch)
             return True
+        rest = batch.pop() if batch and batch[-1].verb is _rest else None
         if batch:
             self._carry_out(batch)
+        if rest is not None:
+            rest.settle(rest.run(self._journal))
         if time.monotonic() >= self._next_pulse:
             self._look_around()
             self._next_pulse = time.monotonic() + self._pulse

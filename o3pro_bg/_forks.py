@@ -1,0 +1,84 @@
+"""
+What a fork waits for, and what a forked process does first.
+
+A fork copies one thread, in the middle of whatever all others do. What they held stays held in the child for ever, and
+what they were connected to is still shared with the parent: a child that as much as tidies it up unregisters the
+parent's sockets, or says goodbye on its connections. So the child keeps what it inherited, and touches none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WHOLE: Final = threading.RLock()
+"""Held while something is done of which a child could not inherit a half, such as an import: a fork waits for it."""
+
+KEPT: Final[list[Any]] = []
+"""What was inherited. It is never collected: what that would close is the parent's."""
+
+
+class Reborn:
+    """
+    What begins anew in a forked process, as soon as something is wanted of it that was left to the parent.
+
+    Attributes:
+        LEFT: The names of the attributes that are the parent's.
+    """
+
+    LEFT: ClassVar[frozenset[str]]
+
+    def _anew(self, left: dict[str, Any]) -> dict[str, Any]:
+        """Answer what a forked process has in place of what it left to the parent."""
+        raise NotImplementedError
+
+    def begin_again(self) -> None:
+        """Leave to the parent what is its own; called in the child before anything else, so it waits for nothing."""
+        own = vars(self)
+        left = {name: own.pop(name) for name in self.LEFT & own.keys()}
+        KEPT.append(left)
+        own["_left"] = {**own.get("_left", {}), **left}  # it may not have begun here before the next fork
+        own["_beginning"] = threading.RLock()
+
+    if not TYPE_CHECKING:  # for it every attribute is there from the beginning
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in self.LEFT or "_beginning" not in vars(self):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            with self._beginning:
+                if name not in vars(self):
+                    vars(self).update(self._anew(self._left))  # at once: no other thread sees the half of it
+            return vars(self)[name]
+
+
+_HEIRS: Final[WeakSet[Reborn]] = WeakSet()
+
+
+def inherits(heir: Reborn) -> None:
+    """Have this begin anew in every forked process, as long as it is there."""
+    _HEIRS.add(heir)
+
+
+def disown(descriptors: Iterable[int]) -> None:
+    """Have these lead nowhere: whoever uses or closes them later, in this process, does nothing to the parent."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        with suppress(OSError):
+            os.dup2(nowhere, descriptor, inheritable=False)
+    os.close(nowhere)
+
+
+def _begin_again() -> None:
+    WHOLE.release()
+    for heir in list(_HEIRS):
+        heir.begin_again()
+
+
+if hasattr(os, "register_at_fork"):  # there are no forks on Windows
+    os.register_at_fork(before=WHOLE.acquire, after_in_parent=WHOLE.release, after_in_child=_begin_again)
