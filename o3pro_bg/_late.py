@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from o3pro_bg._remote import Remote
     from o3pro_bg._shared import Shared
 
-    Nap = Callable[[float], Awaitable[None]]
+    Nap = Callable[[float], Awaitable[object]]
 
 _DEADLINE: Final = Failure("deadline")
 _PAUSES: Final = (15.0, 60.0, 300.0)  # seconds between the looks

@@ -247,7 +247,7 @@ class Life:
             if ended and self._cancels_asked >= _CANCEL_TRIES:
                 log.warning("job %s: the cancel of %s is not confirmed", self._job_id, self._response_id)
                 return
-            await self._nap.take(self._delay())
+            self._shared.mind(await self._nap.take(self._delay()))
             if self._is_taken_over:
                 return
             owes_a_look = self._is_taken_up and not self._lookout.has_looked

@@ -17,15 +17,17 @@ class Nap:
     def __init__(self) -> None:
         self._over = asyncio.get_running_loop().create_future()
 
-    async def take(self, seconds: float) -> None:
-        """Sleep for so many seconds, or until somebody ends that."""
+    async def take(self, seconds: float) -> float:
+        """Sleep for so many seconds, or until somebody ends that; answer how much later it is now than it should be."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, self.end)
+        due = loop.time() + seconds
+        timer = loop.call_at(due, self.end)
         try:
             await self._over
         finally:
             timer.cancel()
         self._over = loop.create_future()
+        return loop.time() - due
 
     def end(self) -> None:
         """End the nap."""

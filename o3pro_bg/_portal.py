@@ -11,6 +11,7 @@ import selectors
 import sys
 import threading
 import time
+import traceback
 import warnings
 import weakref
 from contextlib import suppress
@@ -29,6 +30,8 @@ log = logging.getLogger("o3pro_bg")
 
 T = TypeVar("T")
 
+_PATIENCE: Final = 1.0  # seconds after which it is asked whether the loop is blocked, and in which it has to answer
+_TOLD_FOR: Final = 60.0  # seconds until it is told again
 _EXIT_GRACE: Final = 1.5  # seconds for the farewells of all handlers when the interpreter exits
 _CALLBACK_GRACE: Final = 1.0  # seconds after it for callbacks that have begun
 _CALLBACK_THREADS: Final = 64  # callbacks at once; a limiter of theirs, for they may wait for jobs
@@ -99,12 +102,20 @@ class LoopThread:
         self._warn_in_a_loop()
         future = self.submit(function, *args)
         try:
-            return future.result()
+            return self._outcome(future)
         except concurrent.futures.CancelledError:
             raise _closed() from None
         except BaseException:
             future.cancel()
             raise
+
+    def _outcome(self, future: concurrent.futures.Future[T]) -> T:
+        """Wait for it; what takes long may have a reason that is worth telling."""
+        with suppress(TimeoutError):
+            return future.result(_PATIENCE)
+        if not future.done() and self._server is not None:  # it was not the coroutine that raised this
+            self._server.mind()
+        return future.result()
 
     def stop(self, grace: float) -> None:
         """End the loop after its farewell, which may last so many seconds; returns within a little more."""
@@ -153,6 +164,7 @@ class _Server:
         self._futures: set[concurrent.futures.Future[Any]] = set()
         self._lock = threading.RLock()
         self._at_exit = False
+        self._told_at = float("-inf")  # that it is blocked
         self._pid = os.getpid()
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
         try:
@@ -181,6 +193,22 @@ class _Server:
             raise _closed() from None
         future.add_done_callback(self._futures.discard)
         return future
+
+    def mind(self) -> None:
+        """Tell, once a minute at the most, where the loop stands, if it does not answer."""
+        answered = threading.Event()
+        with suppress(RuntimeError):  # the loop ends just now
+            self._loop.call_soon_threadsafe(answered.set)
+        answered.wait(_PATIENCE)
+        with self._lock:
+            is_due = self.is_serving and not answered.is_set() and time.monotonic() > self._told_at + _TOLD_FOR
+            self._told_at = time.monotonic() if is_due else self._told_at
+        if is_due:
+            log.warning(
+                "the loop of a handler is blocked, and with it all jobs: it stands in %s; what takes long belongs in a "
+                "thread of its own",
+                _place_of(self.thread),
+            )
 
     def ring(self, grace: float, *, at_exit: bool = False) -> None:
         """Have the farewell said; does not wait."""
@@ -228,6 +256,13 @@ class _Server:
             await asyncio.wait(callbacks, timeout=_CALLBACK_GRACE)
 
 
+def _place_of(thread: threading.Thread) -> str:
+    """Answer what a thread is doing: the last functions that were called, the newest first, and no line of theirs."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    calls = traceback.extract_stack(frame, limit=4) if frame else []
+    return " < ".join(f"{call.name} ({os.path.basename(call.filename)}:{call.lineno})" for call in reversed(calls))
+
+
 class _Inline(concurrent.futures.ThreadPoolExecutor):
     """
     Runs what it is given at once, where it is given.
@@ -262,8 +297,7 @@ def _disown() -> None:
     _SERVERS.clear()
 
 
-if hasattr(os, "register_at_fork"):  # there are no forks on Windows
-    os.register_at_fork(after_in_child=_disown)
+getattr(os, "register_at_fork", dict)(after_in_child=_disown)  # no forks on Windows
 
 
 @atexit.register

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from o3pro_bg._budget import RateBudget
 from o3pro_bg._door import Door, Slots
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from o3pro_bg._prices import Price
     from o3pro_bg._records import JobRecord
     from o3pro_bg._remote import Remote
+
+log = logging.getLogger("o3pro_bg")
+
+_LATE: Final = 1.0  # seconds for which no loop should stand still
+_TOLD_FOR: Final = 60.0  # seconds until it is told again
 
 
 @dataclass(slots=True)
@@ -47,6 +53,7 @@ class Shared:
         numbers: Of the jobs that are lived here.
         habits: How long jobs take, as far as is known.
         closing: Whether the engine is being closed.
+        told_at: When it was last told that the loop is blocked.
     """
 
     connect: Callable[[], Awaitable[Remote]]
@@ -68,6 +75,7 @@ class Shared:
     connecting: asyncio.Task[BaseException | None] | None = None
     remote: Remote | None = None
     closing: bool = False
+    told_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         self.slots = Slots(self.max_concurrency)
@@ -88,6 +96,17 @@ class Shared:
             budget = RateBudget(self.max_in_flight)
             door = self.doors[deployment] = Door(deployment, budget, self.slots, self.ledger.clock)
         return door
+
+    def mind(self, late: float) -> None:
+        """Tell, once a minute at the most, that the loop was blocked, where a job wakes up as late as that."""
+        now = self.ledger.clock()
+        if late > _LATE and now > self.told_at + _TOLD_FOR:
+            self.told_at = now
+            log.warning(
+                "a job was woken up %.1f seconds late: something blocks the event loop, or the machine has too much to "
+                "do; asyncio's debug mode (PYTHONASYNCIODEBUG=1) names what takes long on a loop: it belongs elsewhere",
+                late,
+            )
 
     async def connected(self) -> Remote:
         """Answer the remote, connected at the first call; a trouble with that is one of all who wait for it."""

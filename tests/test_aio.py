@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -254,3 +255,15 @@ async def test_another_loop_cannot_close() -> None:
         with pytest.raises(WrongThread):
             await asyncio.to_thread(lambda: asyncio.run(handler.aclose()))
         assert not job.done()
+
+
+async def test_a_blocked_loop_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the application blocks its loop for more than a second, the log says so, and how to find what does."""
+    async with AsyncBackgroundHandler(fake(), pace=QUICK) as handler:
+        job = await handler.submit("q")
+        await came_true(lambda: job.response_id)
+        time.sleep(1.2)  # noqa: ASYNC251 - that is the mistake
+        assert await job
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "seconds late: something blocks the event loop" in said
+    assert "PYTHONASYNCIODEBUG=1" in said

@@ -1297,3 +1297,27 @@ async def test_two_thousand_jobs_keep_within_both_bounds() -> None:
     assert remote.max_in_flight == 20
     assert remote.most == 500
     assert {record.status for record in bench.store.snapshot()} == {JobStatus.COMPLETED}
+
+
+# --- a blocked loop ---------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_blocked_loop_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """A loop that stands still for more than a second is told of once, with how long, and again a minute later."""
+    bench = Bench(Recorder(seconds=FOR_EVER))
+    for job_id in ("one", "other"):
+        bench.start(job_id)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+
+    for at, seconds in ((10, 0.9), (20, 30), (60, 30), (200, 30)):
+        await asyncio.sleep(at - now())
+        loop.jump(seconds)
+    await asyncio.sleep(60)
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [message.partition(" late")[0] for message in told] == [
+        "a job was woken up 27.4 seconds",
+        "a job was woken up 27.6 seconds",
+    ]
+    await bench.engine.close(0)

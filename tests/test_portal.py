@@ -196,6 +196,61 @@ def test_an_interrupted_call_cancels_its_coroutine(portal: LoopThread) -> None:
     assert portal.call(answer, 1) == 1
 
 
+# --- a blocked loop ---------------------------------------------------------------------------------------------
+
+
+def blocking(portal: LoopThread) -> threading.Event:
+    """Block the loop in `of_mine`, until the answered event is set."""
+    begun, release = threading.Event(), threading.Event()
+
+    async def of_mine() -> None:
+        begun.set()
+        release.wait(PATIENCE)
+
+    portal.submit(of_mine)
+    assert begun.wait(PATIENCE)
+    return release
+
+
+def test_a_blocked_loop_is_told_with_what_blocks_it(
+    portal: LoopThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who waits for a loop that does not answer tells where it stands, once for all, and has his answer then."""
+    monkeypatch.setattr(_portal, "_PATIENCE", 0.05)
+    release = blocking(portal)
+    callers = [Caller(lambda: portal.call(answer, 42)) for _ in range(10)]
+    until(lambda: caplog.records)
+    assert not callers[0]._outcome.done()
+    release.set()
+    assert [caller.outcome() for caller in callers] == [42] * 10
+    (record,) = caplog.records
+    assert (record.levelname, "the loop of a handler is blocked" in record.getMessage()) == ("WARNING", True)
+    assert "of_mine (test_portal.py:" in record.getMessage()
+    assert "release.wait" not in record.getMessage(), "a line of the user's may hold anything"
+
+
+def test_a_loop_that_answers_is_not_blocked(
+    portal: LoopThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long somebody waits, nothing is told of a loop that does its work, nor of one that is closed."""
+    monkeypatch.setattr(_portal, "_PATIENCE", 0.01)
+
+    async def late(seconds: float) -> int:
+        await asyncio.sleep(seconds)
+        return 42
+
+    async def times_out() -> None:
+        raise TimeoutError("mine")
+
+    assert portal.call(late, 0.1) == 42
+    with pytest.raises(TimeoutError, match="mine"):
+        portal.call(times_out)
+    portal.stop(0)
+    assert portal._server is not None
+    portal._server.mind()
+    assert not caplog.records
+
+
 # --- the end by stop --------------------------------------------------------------------------------------------
 
 
