@@ -270,13 +270,7 @@ class Engine:
         if self._background:
             await asyncio.wait(list(self._background), timeout=1)
         await self.ledger.close_store(timeout=1)
-        if (connecting := self._shared.connecting) is not None:
-            connecting.cancel()
-            await asyncio.wait([connecting], timeout=1)
-        if self._shared.remote is not None:
-            with suppress(Exception):
-                async with asyncio.timeout(1):
-                    await self._shared.remote.aclose()
+        await self._shared.hang_up()
 
     async def _ended(self, timeout: float) -> None:
         """Wait so many seconds for the tasks of all lives to end."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+import anyio
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from o3pro_bg._budget import Limits
     from o3pro_bg._records import Failure, JobRequest, News
     from o3pro_bg.config import O3ProConfig
@@ -83,3 +88,12 @@ class Client(Protocol):
 
     async def connect(self) -> Remote:
         """Answer a remote of its own for the running event loop; whoever asked closes it."""
+
+
+async def hanging_up(remote: Remote) -> AsyncGenerator[None, None]:
+    """Close the remote, in a second at most, as this is closed: which a loop does as it ends, where nobody else has."""
+    try:
+        yield
+    finally:
+        with suppress(Exception), anyio.move_on_after(1):
+            await remote.aclose()

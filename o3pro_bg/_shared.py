@@ -14,9 +14,10 @@ from o3pro_bg._durations import Habits
 from o3pro_bg._in_flight import InFlight
 from o3pro_bg._line import Turn
 from o3pro_bg._pacing import Pace
+from o3pro_bg._remote import hanging_up
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
     from o3pro_bg._ledger import Ledger
     from o3pro_bg._prices import Price
@@ -52,6 +53,8 @@ class Shared:
         doors: What creates go through, by deployment.
         numbers: Of the jobs that are lived here.
         habits: How long jobs take, as far as is known.
+        remote: The service, once there are connections.
+        hanging_up: What closes them.
         closing: Whether the engine is being closed.
         told_at: When it was last told that the loop is blocked.
     """
@@ -74,6 +77,7 @@ class Shared:
     habits: Habits = field(default_factory=Habits)
     connecting: asyncio.Task[BaseException | None] | None = None
     remote: Remote | None = None
+    hanging_up: AsyncGenerator[None, None] | None = None
     closing: bool = False
     told_at: float = float("-inf")
 
@@ -121,9 +125,20 @@ class Shared:
     async def _connect(self) -> BaseException | None:
         """Connect, and answer the trouble with that: raised by a task, a SystemExit would end the loop."""
         try:
-            self.remote = await self.connect()
+            remote = await self.connect()
+            self.hanging_up = hanging_up(remote)
+            await anext(self.hanging_up)
+            self.remote = remote
         except BaseException as exc:
             return exc
         finally:
             self.connecting = None
         return None
+
+    async def hang_up(self) -> None:
+        """Close the connections, if there are any, or are about to be."""
+        if (connecting := self.connecting) is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting], timeout=1)
+        if self.hanging_up is not None:
+            await self.hanging_up.aclose()

@@ -123,6 +123,22 @@ def test_a_loop_that_ends_detaches_where_asked() -> None:
     assert client.remote.counts["cancel"] == 0
 
 
+@pytest.mark.parametrize("seconds", [0.0, FOREVER])
+@pytest.mark.parametrize("on_close", ["cancel", "detach"])
+def test_a_loop_that_ends_closes_the_connections(seconds: float, on_close: Any) -> None:
+    """When the loop ends and nobody closed the handler, its connections are closed, with jobs under way or without."""
+    client = fake(seconds=seconds)
+    handler = AsyncBackgroundHandler(client, pace=QUICK, on_close=on_close)
+
+    async def forgetful() -> None:
+        job = await handler.submit("q")
+        await came_true(lambda: job.response_id)
+        assert not client.remote.is_closed
+
+    asyncio.run(forgetful())
+    assert client.remote.is_closed
+
+
 def test_asyncio_run_twice() -> None:
     """A handler per `asyncio.run` over one client works each time."""
     client = fake()

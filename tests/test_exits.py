@@ -1,0 +1,204 @@
+"""However a process ends: soon, even if the service hangs; quietly; and with the jobs closed as the rule says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig, SqliteStore
+
+from .faces import QUICK
+from .peers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from o3pro_bg.emulator import Emulator
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+SOON = 2.0  # seconds in which a process ends, whatever the service does
+SYNC = """
+import os, signal, sys, threading, time
+from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig, Pace, SqliteStore
+
+store = {"store": SqliteStore(sys.argv[1], lease=0.5)} if sys.argv[1:] else {}
+handler = BackgroundHandler(O3ProClient(O3ProConfig()), pace=Pace(floor=0.05, ceiling=0.05), language="en", **store)
+job = handler.submit("question")
+while job.status() != "running":
+    time.sleep(0.01)
+print("running", flush=True)
+sys.stdin.readline()
+ENDING
+"""
+ASYNC = """
+import asyncio, os, signal, sys
+from o3pro_bg import AsyncBackgroundHandler, O3ProClient, O3ProConfig, Pace, SqliteStore
+
+async def main():
+    store = {"store": SqliteStore(sys.argv[1], lease=0.5)} if sys.argv[1:] else {}
+    pace = Pace(floor=0.05, ceiling=0.05)
+    handler = AsyncBackgroundHandler(O3ProClient(O3ProConfig()), pace=pace, language="en", **store)
+    job = await handler.submit("question")
+    while job.status() != "running":
+        await asyncio.sleep(0.01)
+    print("running", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    ENDING
+
+asyncio.run(main())
+"""
+SUBMITTING = "print('ending', flush=True)\nwhile True: handler.submit('another')"
+
+
+class Ending(NamedTuple):
+    """How a script ends: what it does, what it is sent, its code, and how many tracebacks of its own it prints."""
+
+    lines: str
+    code: int
+    signal: int = 0
+    tracebacks: int = 0
+
+
+ENDINGS = {
+    "the end of the script": Ending("", 0),
+    "sys.exit": Ending("sys.exit(3)", 3),
+    "an exception": Ending("raise ValueError('mine')", 1, tracebacks=1),
+    "Ctrl-C during a wait": Ending("job.wait()", -signal.SIGINT, signal.SIGINT, tracebacks=1),
+    "Ctrl-C during submits": Ending(SUBMITTING, -signal.SIGINT, signal.SIGINT, tracebacks=1),
+    "SIGTERM that exits": Ending(
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\nprint('ending', flush=True)\njob.wait()",
+        143,
+        signal.SIGTERM,
+    ),
+}
+ASYNC_ENDINGS = {
+    "the end of the loop": Ending("", 0),
+    "sys.exit": Ending("sys.exit(3)", 3),
+    "an exception": Ending("raise ValueError('mine')", 1, tracebacks=1),
+    # asyncio raises KeyboardInterrupt where the cancelled wait was: two tracebacks of one error.
+    "Ctrl-C during a wait": Ending("await job.wait()", -signal.SIGINT, signal.SIGINT, tracebacks=2),
+}
+CASES = [
+    *[pytest.param(SYNC, ending, id=name) for name, ending in ENDINGS.items()],
+    *[pytest.param(ASYNC, ending, id=f"async: {name}") for name, ending in ASYNC_ENDINGS.items()],
+]
+
+
+class Ended(NamedTuple):
+    """How a script has ended: after how many seconds, and what it printed as an error."""
+
+    seconds: float
+    errors: str
+    code: int
+
+
+def ended(
+    emulator: Emulator, script: str, ending: Ending, store: Path | None, before: Callable[[], object] = lambda: None
+) -> Ended:
+    """Run a script until its job runs, do something, have it end so, and answer how it did."""
+    account = {"AZURE_OPENAI_ENDPOINT": emulator.endpoint, "AZURE_OPENAI_API_KEY": emulator.api_key}
+    indent = "    " if script is ASYNC else ""
+    lines = script.replace("ENDING", ending.lines.replace("\n", "\n" + indent))
+    process = subprocess.Popen(  # noqa: S603 - a script of this file
+        [sys.executable, "-c", lines, *([str(store)] if store else [])],
+        env={**os.environ, **account},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        before()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        begun = time.monotonic()
+        if ending.signal:
+            if "ending" in ending.lines:
+                assert process.stdout.readline() == "ending\n"
+            threading.Event().wait(0.1)  # it does what it shall be interrupted in by now
+            begun = time.monotonic()
+            process.send_signal(ending.signal)
+        _, errors = process.communicate(timeout=20)
+        return Ended(time.monotonic() - begun, errors, process.returncode)
+
+
+def is_quiet(errors: str, ending: Ending) -> bool:
+    """Tell whether no error is told but the script's own."""
+    ours = ("Thread", "Task", "Exception ignored", "Unclosed", "o3pro_bg store")
+    return errors.count("Traceback") == ending.tracebacks and not any(word in errors for word in ours)
+
+
+@contextmanager
+def hanging(emulator: Emulator) -> Iterator[Callable[[], None]]:
+    """Answer what has the service accept connections, and answer nothing, until the end."""
+    pid = emulator.pid
+    try:
+        yield lambda: os.kill(pid, signal.SIGSTOP)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("store", ["memory", "file"])
+@pytest.mark.parametrize(("script", "ending"), CASES)
+def test_a_process_ends_soon_though_the_service_hangs(
+    o3pro_emulator: Emulator, tmp_path: Path, script: str, ending: Ending, store: str
+) -> None:
+    """Within two seconds, with its own exit code, and without a word of ours."""
+    o3pro_emulator.set_knobs("seconds=60 queued=0")
+    with hanging(o3pro_emulator) as hang:
+        found = ended(o3pro_emulator, script, ending, tmp_path / "jobs.db" if store == "file" else None, hang)
+    assert found.code == ending.code, found.errors
+    assert is_quiet(found.errors, ending), found.errors
+    assert found.seconds < SOON
+
+
+@pytest.mark.parametrize("store", ["memory", "file"])
+@pytest.mark.parametrize("name", ["Ctrl-C during submits", "SIGTERM that exits"])
+def test_the_rule_of_closing_holds(o3pro_emulator: Emulator, tmp_path: Path, name: str, store: str) -> None:
+    """What is in memory is cancelled at the service; what is in a file runs on there, and the next process has it."""
+    o3pro_emulator.set_knobs("seconds=60 queued=0")
+    path = tmp_path / "jobs.db"
+    found = ended(o3pro_emulator, SYNC, ENDINGS[name], path if store == "file" else None)
+    assert is_quiet(found.errors, ENDINGS[name]), found.errors
+    if store == "memory":
+        counters = o3pro_emulator.counters()
+        assert counters["cancels"] == counters["accepted"] > 0
+        return
+    until(lambda: o3pro_emulator.counters()["accepted"] > 0)
+    assert o3pro_emulator.counters()["cancels"] == 0
+    client = O3ProClient(O3ProConfig(endpoint=o3pro_emulator.endpoint, api_key=o3pro_emulator.api_key))
+    with BackgroundHandler(client, store=SqliteStore(path, lease=0.5), pace=QUICK) as successor:
+        (first, *_) = successor.list_active_jobs()
+        assert successor.cancel_job(first["job_id"])["success"]
+    assert o3pro_emulator.counters()["duplicates"] == {}
+
+
+def test_sigterm_without_a_handler_ends_at_once(o3pro_emulator: Emulator) -> None:
+    """SIGTERM that nobody handles ends the process as SIGKILL does: no Python code of anybody's runs any more."""
+    ending = Ending("print('ending', flush=True)\njob.wait()", -signal.SIGTERM, signal.SIGTERM)
+    with hanging(o3pro_emulator) as hang:
+        found = ended(o3pro_emulator, SYNC, ending, None, hang)
+    assert (found.code, found.errors) == (-signal.SIGTERM, "")
+    assert found.seconds < SOON
+
+
+def test_a_process_ends_soon_though_a_callback_blocks(o3pro_emulator: Emulator) -> None:
+    """A callback that never comes back keeps no process."""
+    o3pro_emulator.set_knobs("seconds=0.2 queued=0")
+    blocking = "called = threading.Event()\njob.add_done_callback(lambda _: (called.set(), threading.Event().wait()))\n"
+    found = ended(o3pro_emulator, SYNC, Ending(blocking + "called.wait()\nprint('ending', flush=True)", 0), None)
+    assert (found.code, found.errors) == (0, "")
+    assert found.seconds < SOON + 0.2
