@@ -133,8 +133,9 @@ class LoopThread:
 
     def _warn_in_a_loop(self) -> None:
         with suppress(RuntimeError):
-            asyncio.get_running_loop()
-            if not self._has_warned:
+            loop = asyncio.get_running_loop()
+            # Under gevent one of ours runs in this thread, but not in the way.
+            if not self._has_warned and all(loop is not server._loop for server in list(_SERVERS)):
                 self._has_warned = True
                 warnings.warn(
                     "a waiting call of BackgroundHandler blocks the event loop it is made in: "
