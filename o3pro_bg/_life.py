@@ -32,7 +32,7 @@ log = logging.getLogger("o3pro_bg")
 
 _CANCEL_TRIES: Final = 6  # unconfirmed cancels after which a job that has ended here is left to the service
 _OVERDUE: Final = 2.0  # seconds that a job taken up has to have left, for its deadline to hold before the first look
-_LAST_WORDS: Final = 1.5  # seconds for a cancel when the loop itself ends
+_LAST_WORDS: Final = 1.2  # seconds for a cancel when the loop itself ends
 _ENDS: Final = frozenset({Event.ANSWERED, Event.ERRORED, Event.CANCELLED, Event.LOST})
 
 

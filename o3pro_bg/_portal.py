@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _PATIENCE: Final = 1.0  # seconds after which it is asked whether the loop is blocked, and in which it has to answer
 _TOLD_FOR: Final = 60.0  # seconds until it is told again
-_EXIT_GRACE: Final = 1.5  # seconds for the farewells of all handlers when the interpreter exits
+_EXIT_GRACE: Final = 1.2  # seconds for the farewells of all handlers when the interpreter exits
 _CALLBACK_GRACE: Final = 1.0  # seconds after it for callbacks that have begun
 _CALLBACK_THREADS: Final = 64  # callbacks at once; a limiter of theirs, for they may wait for jobs
 _JOIN_GRACE: Final = 3.0  # seconds beside the farewell for the thread to end

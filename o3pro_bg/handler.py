@@ -367,6 +367,8 @@ class BackgroundHandler(Face):
 
     def _enter(self, record: JobRecord) -> JobRecord:
         """Keep the record of a new job, and run it; answer the record that is kept, which may be another job's."""
+        if not self._portal.is_open:  # a store may take a moment longer to notice that the loop has died
+            raise Refused("closed")
         inserted = self._insert(record)
         run = functools.partial(self._run, record.job_id)
         try:

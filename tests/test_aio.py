@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from starlette.responses import StreamingResponse
 
 from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, JobCancelled, WrongThread
 from o3pro_bg.testing import FakeClient, FakeRemote, run_virtual
@@ -17,6 +18,9 @@ from o3pro_bg.testing import FakeClient, FakeRemote, run_virtual
 from .faces import FOREVER, QUICK, came_true, fake
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
+
     from o3pro_bg import AsyncJob
 
 
@@ -44,7 +48,7 @@ async def test_awaiting_a_job_answers_its_result() -> None:
         assert first == second == await job
 
 
-@pytest.mark.parametrize("how", ["wait_for", "task.cancel", "TaskGroup", "anyio scope"])
+@pytest.mark.parametrize("how", ["wait_for", "asyncio.timeout", "task.cancel", "TaskGroup", "anyio scope"])
 async def test_a_cancelled_waiter_leaves_the_job_alone(how: str) -> None:
     """Cancelling whoever awaits a job, in whatever way, neither cancels the job nor loses its answer."""
     client = fake(seconds=FOREVER)
@@ -53,6 +57,10 @@ async def test_a_cancelled_waiter_leaves_the_job_alone(how: str) -> None:
         if how == "wait_for":
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(job.result(), 0.02)
+        elif how == "asyncio.timeout":
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await handler.wait_all([job.id])
         elif how == "task.cancel":
             task = asyncio.ensure_future(handler.wait(job.id))
             asyncio.get_running_loop().call_later(0.01, task.cancel)
@@ -283,3 +291,75 @@ async def test_a_blocked_loop_is_told(caplog: pytest.LogCaptureFixture) -> None:
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "seconds late: something blocks the event loop" in said
     assert "PYTHONASYNCIODEBUG=1" in said
+
+
+VERBS: dict[str, Callable[[AsyncBackgroundHandler, AsyncJob], Coroutine[Any, Any, Any]]] = {
+    "start_background_task": lambda handler, _: handler.start_background_task("another"),
+    "submit": lambda handler, _: handler.submit("another"),
+    "check_status": lambda handler, job: handler.check_status(job.id),
+    "get_result": lambda handler, job: handler.get_result(job.id),
+    "list_active_jobs": lambda handler, _: handler.list_active_jobs(),
+    "cancel_job": lambda handler, job: handler.cancel_job(job.id),
+    "wait": lambda handler, job: handler.wait(job.id),
+    "wait_all": lambda handler, job: handler.wait_all([job.id]),
+    "remove_job": lambda handler, job: handler.remove_job(job.id),
+    "clear_finished": lambda handler, _: handler.clear_finished(delete_remote=True),
+    "attach": lambda handler, _: handler.attach("resp_of_another"),
+    "aclose": lambda handler, _: handler.aclose(0.1),
+    "job.wait": lambda _, job: job.wait(),
+    "job.result": lambda _, job: job.result(),
+    "job.cancel": lambda _, job: job.cancel(),
+}
+
+
+@pytest.mark.parametrize("store", ["memory", "file"])
+@pytest.mark.parametrize("verb", VERBS)
+async def test_cancellation_is_never_swallowed(tmp_path: Path, verb: str, store: str) -> None:
+    """Whoever cancels a task in whatever verb, at whichever of its steps, has it cancelled, if it had not ended."""
+    settings: dict[str, Any] = {"store": tmp_path / "jobs.db", "on_close": "cancel"} if store == "file" else {}
+    client = fake(seconds=FOREVER)
+    async with AsyncBackgroundHandler(client, pace=QUICK, **settings) as handler:
+        job = await handler.submit("q")
+        await came_true(lambda: job.response_id)
+        client.remote.latency = 0.01
+        for steps in range(12):
+            task = asyncio.ensure_future(VERBS[verb](handler, job))
+            for _ in range(steps):
+                await asyncio.sleep(0.001 if steps > 5 else 0)
+            was_cancelled = task.cancel()
+            await asyncio.wait([task], timeout=5)
+            assert task.done()
+            assert task.cancelled() == was_cancelled, task
+        assert not job.done() or verb in ("cancel_job", "job.cancel", "aclose")
+
+
+async def test_a_client_that_disconnects_leaves_the_job_alone() -> None:
+    """An endpoint whose client goes away while it awaits a job is cancelled, and the job goes on to its answer."""
+    remote = fake(seconds=FOREVER)
+    async with AsyncBackgroundHandler(remote, pace=QUICK) as handler:
+        job = await handler.submit("q")
+        await came_true(lambda: job.response_id)
+        left = asyncio.Event()
+        cancelled: list[bool] = []
+
+        async def answer() -> AsyncIterator[str]:
+            try:
+                yield await job.result()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+
+        async def receive() -> dict[str, str]:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(_: Any) -> None:
+            left.set()
+
+        scope: Any = {"type": "http", "asgi": {"spec_version": "2.0"}}
+        await StreamingResponse(answer())(scope, receive, send)
+        assert cancelled == [True]
+        assert not job.done()
+        remote.remote.seconds = 0.0
+        assert (await job).startswith("fake answer")
+    assert remote.remote.counts["cancel"] == 0

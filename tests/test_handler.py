@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, HandlerClosed, JobNotFound, WrongThread
+from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, HandlerClosed, JobCancelled, JobNotFound, WrongThread
 from o3pro_bg.testing import FakeClient, FakeRemote
 
 from .faces import FOREVER, QUICK, came_true, fake
+from .peers import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from o3pro_bg import Job
     from o3pro_bg.emulator import Emulator
@@ -170,15 +172,108 @@ def test_a_coroutine_function_is_no_callback(handler: BackgroundHandler) -> None
         handler.submit("q").add_done_callback(then)
 
 
-def test_waiting_on_the_loop_itself_is_refused(handler: BackgroundHandler) -> None:
-    """A waiting verb on the handler's own loop raises WrongThread instead of waiting for itself for ever."""
+WAITING: dict[str, Callable[[BackgroundHandler, Job], object]] = {
+    "wait": lambda handler, job: handler.wait(job.id),
+    "wait_all": lambda handler, job: handler.wait_all([job.id]),
+    "as_completed": lambda handler, job: next(handler.as_completed([job.id])),
+    "cancel_job": lambda handler, job: handler.cancel_job(job.id),
+    "job.wait": lambda _, job: job.wait(),
+    "job.result": lambda _, job: job.result(),
+    "job.cancel": lambda _, job: job.cancel(),
+}
+
+
+@pytest.mark.parametrize("verb", WAITING)
+def test_waiting_on_the_loop_itself_is_refused(handler: BackgroundHandler, verb: str) -> None:
+    """A waiting verb on the handler's own loop raises WrongThread, and names what to call, instead of waiting on."""
     job = handler.submit("q")
 
     async def mistake() -> None:
-        job.result()
+        WAITING[verb](handler, job)
 
-    with pytest.raises(WrongThread, match="check_status"):
+    with pytest.raises(WrongThread, match="call it from another thread, or use check_status and get_result"):
         handler._portal.submit(mistake).result(5)
+
+
+@pytest.mark.parametrize("where", ["its own loop", "another loop", "a callback", "a signal handler"])
+@pytest.mark.parametrize("store", ["memory", "file"])
+def test_verbs_that_do_not_wait_are_fine_anywhere(tmp_path: Path, where: str, store: str) -> None:
+    """Starting, reading, removing and adding a callback work on whatever thread and loop, without a warning."""
+    settings: dict[str, Any] = {"store": tmp_path / "jobs.db", "on_close": "cancel"} if store == "file" else {}
+    told: list[Any] = []
+    with BackgroundHandler(fake(), pace=QUICK, **settings) as handler:
+        ended = handler.submit("ended")
+        ended.wait(5)
+
+        def use() -> None:
+            job = handler.submit("q")
+            job.add_done_callback(lambda _: None)
+            told.extend([handler.check_status(job.id)["success"], handler.get_result(job.id)["status"], repr(handler)])
+            told.extend([len(handler.list_active_jobs()), len(handler.jobs), handler.job(job.id).status()])
+            told.append(handler.start_background_task("another")["success"])
+            told.append(handler.remove_job(ended.id)["success"])
+
+        async def awaited() -> None:
+            use()
+
+        if where == "its own loop":
+            handler._portal.submit(awaited).result(5)
+        elif where == "another loop":
+            asyncio.run(awaited())
+        elif where == "a callback":
+            handler.submit("first").add_done_callback(lambda _: use())
+            until(lambda: len(told) == 8)
+        else:
+            former = signal.signal(signal.SIGALRM, lambda *_: use())
+            signal.raise_signal(signal.SIGALRM)
+            signal.signal(signal.SIGALRM, former)
+    assert (told[0], told[-2:]) == (True, [True, True])
+
+
+@pytest.mark.parametrize("end", ["SystemExit", "its loop is stopped"])
+@pytest.mark.parametrize("store", ["memory", "file"])
+def test_a_loop_that_dies_leaves_nobody_waiting(
+    tmp_path: Path, end: str, store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When its loop dies, who waits wakes up, every verb says that the handler is closed, and a new one works."""
+    settings: dict[str, Any] = {"store": tmp_path / "jobs.db"} if store == "file" else {}
+    handler = BackgroundHandler(fake(seconds=FOREVER), pace=QUICK, language="en", **settings)
+    job = handler.submit("q")
+    until(lambda: job.response_id)
+    with ThreadPoolExecutor(2) as pool:
+        result, reply = pool.submit(job.result), pool.submit(handler.wait, job.id)
+        server = handler._portal._server
+        assert server is not None
+        until(lambda: len(handler._ledger._ends) == 1)
+
+        async def exit_() -> None:
+            raise SystemExit
+
+        if end == "SystemExit":
+            handler._portal.submit(exit_)
+        else:
+            server._loop.call_soon_threadsafe(server._loop.stop)
+        with pytest.raises((HandlerClosed, JobCancelled)):
+            result.result(10)
+        assert not reply.result(10)["success"]
+    server.thread.join(5)
+    assert "the loop of a handler ended by" in caplog.text
+    assert handler.check_status(job.id)["success"]
+    assert not handler.get_result(job.id)["success"]
+    assert len(handler.list_active_jobs()) == len(handler.jobs) == 1
+    assert "closed" in handler.start_background_task("q")["error"]
+    assert not handler.cancel_job(job.id)["success"]
+    assert not handler.wait(job.id)["success"]
+    assert {*handler.wait_all()} == {job.id}
+    with pytest.raises(HandlerClosed):
+        handler.submit("q")
+    with pytest.raises(HandlerClosed):
+        handler.attach("resp_1")
+    handler.close()
+    if store == "file":
+        until(lambda: "o3pro_bg store" not in {thread.name for thread in threading.enumerate()})
+    with BackgroundHandler(fake(), pace=QUICK, **settings) as another:
+        assert another.submit("q").result(5).startswith("fake")
 
 
 async def test_waiting_inside_another_loop_warns_once() -> None:

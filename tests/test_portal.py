@@ -527,7 +527,7 @@ def run_script(lines: str) -> subprocess.CompletedProcess[str]:
         ("", 0, ""),
         ("sys.exit(3)", 3, ""),
         ("raise ValueError('mine')", 1, "ValueError: mine"),
-        ("portal.stop(1.5)", 0, ""),
+        ("portal.stop(1.2)", 0, ""),
     ],
     ids=["end of script", "sys.exit", "exception", "after a stop"],
 )
@@ -539,7 +539,7 @@ def test_the_interpreter_exits_with_a_farewell(lines: str, code: int, complaint:
     """
     done = run_script(lines)
     assert done.returncode == code
-    assert done.stdout == "farewell 1.5\nended\n"
+    assert done.stdout == "farewell 1.2\nended\n"
     assert done.stderr.strip().rpartition("\n")[2] == complaint
     assert "o3pro_bg" not in done.stderr
 
@@ -591,7 +591,7 @@ def test_a_forked_child_is_refused_at_once() -> None:
         refused,
         "child ended with 7",
         "parent 42",
-        "farewell 1.5",
+        "farewell 1.2",
         "ended",
     ]
 
@@ -611,7 +611,7 @@ def test_a_portal_that_was_not_used_before_the_fork_works_in_the_child() -> None
         """
     )
     assert done.stderr == ""
-    assert done.stdout.splitlines() == ["child 42", "farewell 1", "farewell 1.5", "ended"]
+    assert done.stdout.splitlines() == ["child 42", "farewell 1", "farewell 1.2", "ended"]
 
 
 def test_a_forked_process_has_no_part_in_the_loops(monkeypatch: pytest.MonkeyPatch, portal: LoopThread) -> None:
