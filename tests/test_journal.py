@@ -236,6 +236,18 @@ def test_free_jobs_are_claimed(enter: Callable[..., Owner]) -> None:
     assert other.file.beats(0.5) == {"other": (1, 1.0)}
 
 
+def test_what_is_written_with_a_release_is_seen(enter: Callable[..., Owner]) -> None:
+    """A job that ends in the very transaction that releases all stays ended for the readers of who released it."""
+    one = enter("one")
+    one.do("insert", record())
+    with one.journal.transaction():
+        one.journal.replace(dataclasses.replace(one.get(), status=JobStatus.CANCELLED, ended=time.monotonic()))
+        one.journal.remove("b")  # as of a job that came and went in the same moment
+        one.journal.release()
+    assert one.get().status is JobStatus.CANCELLED
+    assert enter("other").get().status is JobStatus.CANCELLED
+
+
 def test_released_jobs_are_claimed_with_the_next_beat(enter: Callable[..., Owner]) -> None:
     """Those who are there take over what is released."""
     one, other = enter("one"), enter("other")

@@ -213,8 +213,8 @@ class Journal:
 
     def release(self) -> None:
         """Hold nothing any more."""
-        for job_id, known in self._known.items():
-            if known.is_mine and not known.record.status.is_terminal:
+        for job_id, known in {**self._known, **self._changed}.items():
+            if known is not None and known.is_mine and not known.record.status.is_terminal:
                 self._file.hand_over(known.number, None, known.epoch, self._seq + 1)
                 self._step(job_id, known._replace(is_mine=False))
         self._file.bury(self._owner)
