@@ -87,7 +87,7 @@ class Submission:
     def hopeless(self) -> News | None:
         """Answer the news that end a job of a former process that is not to be sent (again); None for others."""
         may_send_again = self._shared.resubmit_uncertain and self._uncertain <= _RESUBMISSIONS
-        if self._uncertain and not (may_send_again and self._request.is_whole):
+        if self._uncertain and not (may_send_again and self._request.is_whole and not self._is_withdrawn):
             return News(Event.ERRORED, failure=Failure("submission_uncertain", "its process ended"))
         if self._is_withdrawn:
             return News(Event.CANCELLED)

@@ -387,6 +387,16 @@ async def test_a_cancel_does_not_shorten_the_listening() -> None:
 
 
 @virtual
+async def test_a_job_that_may_have_left_is_not_called_cancelled() -> None:
+    """Who allows a job to be sent again, and then cancels it, hears that it may run, and be paid, all the same."""
+    bench, _ = await taken_up(sent_at=1.0, cancel_requested_at=2.0, resubmit_uncertain=True)
+    record = await bench.ledger.wait("job")
+    assert record.failure is not None
+    assert record.failure.code == "submission_uncertain"
+    assert bench.remote.counts["create"] == 0
+
+
+@virtual
 @pytest.mark.parametrize("end", ["close", "take over", "cancel the task"])
 async def test_whoever_listens_may_go(end: str) -> None:
     """A process that ends, or is itself taken for dead, while it listens leaves the job as it is."""
