@@ -172,7 +172,9 @@ class Face(Reborn):
 
         def settle(inserted: Future[JobRecord]) -> None:
             if record.request.dedupe_key is None:
-                self._store.remove(record.job_id)
+                is_kept = not inserted.cancelled() and inserted.exception() is None
+                if is_kept and inserted.result() is record:  # and not the job that has this id already
+                    self._store.remove(record.job_id)
                 self._engine.expected.discard(record.job_id)
             elif record.job_id in self._engine.expected:
                 run()

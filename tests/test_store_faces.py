@@ -529,6 +529,34 @@ def test_a_start_that_is_cancelled_starts_nothing(path: Path) -> None:
         assert handler.list_active_jobs() == []
 
 
+def test_an_attach_that_is_cancelled_removes_nothing(path: Path) -> None:
+    """A job whose response is attached to again stays, though that attach is cancelled before it is told anything."""
+    remote = FakeRemote()
+    remote.script["look"] = [News(Event.ERRORED, failure=Failure("server_error"))]
+    store = Slow(path)
+    store.gate.set()
+
+    async def main() -> None:
+        async with AsyncBackgroundHandler(FakeClient(remote), store=store, pace=QUICK) as handler:
+            job = await handler.submit("q")
+            with pytest.raises(JobFailed):
+                await job
+            store.asked.clear()
+            store.gate.clear()
+            attach = asyncio.create_task(handler.attach(job.continuation_token()))
+            await came_true(store.asked.is_set)
+            attach.cancel()
+            await asyncio.wait([attach])
+            store.gate.set()
+            await came_true(lambda: not handler._engine.expected)
+            assert [kept.job_id for kept in store.snapshot()] == [job.id]
+            await handler.list_active_jobs()
+
+    asyncio.run(main())
+    with BackgroundHandler(FakeClient(remote), store=path) as handler:
+        assert [job["status"] for job in handler.list_active_jobs()] == ["failed"]
+
+
 def test_a_start_with_a_key_that_is_cancelled_is_run(path: Path) -> None:
     """A job whose key somebody else may have given is not taken back by the first one's going away."""
     client = fake()
