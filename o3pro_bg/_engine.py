@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from o3pro_bg._late import is_owed, settle
 from o3pro_bg._ledger import outcome
 from o3pro_bg._life import Life
-from o3pro_bg._records import Failure, News
+from o3pro_bg._records import Failure
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._states import Event, JobStatus
 from o3pro_bg.errors import HandlerClosed
@@ -262,9 +262,10 @@ class Engine:
         for life in self._lives.values():
             life.drop()
         await self._ended(1)
-        for job_id in self.expected:  # which nobody will run any more
-            if self._shared.cancel_on_close and self.ledger.holds(job_id):
-                self.ledger.apply(job_id, News(Event.CANCELLED))
+        for job_id in filter(self.ledger.holds, [*self.expected]):  # which nobody will run any more
+            if self._shared.cancel_on_close:
+                self.ledger.note_cancel(job_id)
+            await self._life_of(job_id).orphaned()
         await self.ledger.close(timeout=1)
         await asyncio.sleep(0)  # the ends that were told just now call back
         if self._background:

@@ -1332,6 +1332,22 @@ async def test_close_cancels_what_nobody_will_run() -> None:
 
 
 @virtual
+async def test_close_claims_no_cancel_of_what_nobody_asked_to_stop() -> None:
+    """A response that was attached to as the engine closed may run on: it is not called cancelled."""
+    bench, _ = bench_of(seconds=0.01, cancel_on_close=True)
+    bench.enter(response_id="resp_1")
+    bench.engine.expected.add("job")
+    await bench.engine.close(5)
+    assert bench.record().status is JobStatus.STARTED
+    assert bench.record().cancel_requested_at is not None, "the next process sees to it"
+    bench = Bench()
+    bench.enter(response_id="resp_1")
+    bench.engine.expected.add("job")
+    await bench.engine.close(5)
+    assert bench.record().failure == Failure("closed_unconfirmed")
+
+
+@virtual
 async def test_close_cancels_a_job_whose_nap_ends_just_then() -> None:
     """A job that wakes up for its look in the very moment of the close is cancelled like the others."""
     bench, _ = bench_of(seconds=0.01, cancel_on_close=True)
