@@ -418,8 +418,8 @@ def test_a_signal_handler_may_call_any_verb(handler: BackgroundHandler) -> None:
     former = signal.signal(signal.SIGALRM, on_alarm)
     try:
         while calls < 100:
-            signal.setitimer(signal.ITIMER_REAL, 0.0003)  # once: it must not overtake its own handler
             before = calls
+            signal.setitimer(signal.ITIMER_REAL, 0.0003)  # once: it must not overtake its own handler
             handler.start_background_task("another")
             while calls == before:
                 handler.check_status(job_id)
