@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from o3pro_bg._figures import is_positive
 from o3pro_bg._records import JobRequest
 from o3pro_bg._sentences import say
 from o3pro_bg.errors import ConfigError, HandlerClosed, InvalidRequest, StoreError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _OURS: Final = ("background", "store", "stream", "stream_options", "input", "model")
 _METADATA_PAIRS: Final = 16
 _LONGEST_KEY: Final = 512  # characters
+_ROOM: Final = 200  # levels by which options could be deeper: they are written again where the stack is fuller
 _HIGHEST_PRIORITY: Final = 1_000_000
 
 
@@ -82,11 +83,6 @@ def admit(
     return JobRequest(question, effort, config.deployment, whole, timeout, config.resource, dedupe_key, priority)
 
 
-def is_positive(figure: object) -> bool:
-    """Tell whether this is a finite number above 0."""
-    return isinstance(figure, int | float) and figure is not True and 0 < figure <= sys.float_info.max
-
-
 def _is_encodable(text: str) -> bool:
     try:
         text.encode()
@@ -108,11 +104,13 @@ def _checked(options: Mapping[str, Any], config: O3ProConfig) -> dict[str, Any]:
     if not isinstance(reasoning, dict) or "effort" in reasoning:
         raise Refused("reasoning_invalid")
     _check_metadata(options.get("metadata", {}), room=_METADATA_PAIRS - config.tag_jobs)
-    whole = {**options, "reasoning": {**config.reasoning, **reasoning}} if config.reasoning else options
+    whole: Any = {**options, "reasoning": {**config.reasoning, **reasoning}} if config.reasoning else options
     if not whole:
         return {}
     try:
-        return dict(json.loads(json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()))
+        for _ in range(_ROOM):
+            whole = [whole]
+        return dict(json.loads(json.dumps(whole, ensure_ascii=False, allow_nan=False)[_ROOM:-_ROOM].encode()))
     except (TypeError, ValueError, RecursionError):
         raise Refused("option_unencodable") from None
 

@@ -36,7 +36,8 @@ def read(response: Answer, *, asked: str | None) -> News:
     """
     data = json_of(response)
     response_id, word = data.get("id"), data.get("status")
-    known = isinstance(response_id, str) and response_id != "" and asked in (None, response_id)
+    # An id of dots alone would lead out of its place in the path.
+    known = isinstance(response_id, str) and response_id.strip(".") != "" and asked in (None, response_id)
     # A created response is worth watching whatever else is odd about the answer; a look has to make sense.
     if not known or (asked is not None and not isinstance(word, str)):
         raise bad_answer(response)
@@ -77,7 +78,7 @@ def json_of(response: Answer) -> dict[str, Any]:
 
 
 def _glimpse(response: Answer) -> str:
-    kind = response.headers.get("content-type", "no content type").partition(";")[0]
+    kind = response.headers.get("content-type", "no content type").partition(";")[0][:100]
     return f"HTTP {response.status_code} with {len(response.content)} bytes of {kind}"
 
 
@@ -111,7 +112,7 @@ def _failure_of(data: Mapping[str, Any]) -> Failure | None:
         details = data.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, dict) else None
         code = f"incomplete_{reason}" if reason in _CUT_SHORT else "incomplete"
-        return Failure(code, f"incomplete: {reason}" if isinstance(reason, str) else "")
+        return Failure(code, f"incomplete: {_line_of(reason[:100])}" if isinstance(reason, str) else "")
     if data.get("status") == "failed":
         code, detail = _error_of(data)
         return Failure(code or "server_error", detail or "the service gave no reason")
@@ -146,10 +147,15 @@ def _error_of(data: Mapping[str, Any]) -> tuple[str, str]:
     body: Mapping[str, Any] = error if isinstance(error, dict) else data
     code, message = body.get("code"), body.get("message")
     fired = _fired_filters(body.get("innererror"))
-    detail = message if isinstance(message, str) else ""
+    detail = _line_of(message[:1000])[:500] if isinstance(message, str) else ""
     # It goes into logs: a code is one word, and not whatever text a gateway puts there.
     word = code[:60] if isinstance(code, str) else ""
-    return (word if re.fullmatch(r"[\w.-]+", word, re.ASCII) else ""), f"{detail[:500]}{fired}"
+    return (word if re.fullmatch(r"[\w.-]+", word, re.ASCII) else ""), f"{detail}{fired}"
+
+
+def _line_of(text: str) -> str:
+    """Answer this as one line, without what a terminal would obey."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _fired_filters(innererror: object) -> str:

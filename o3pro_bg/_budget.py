@@ -26,8 +26,8 @@ _UNTOLD: Final = 16  # creates on their way at once, at the most, where the serv
 _GUESS: Final = 30.0  # creates a minute, at the least, after the first 429
 _CONFIRMED: Final = 0.8  # the part of a learnt rate at which a further 429 confirms it
 _STEP: Final = 0.02  # the part by which a confirmed rate grows in a minute without a 429, and doubles in the next
+_MOST_TOKENS: Final = 10**9  # of an answer; a bound above it is a slip, and the service says so
 _BYTES_PER_TOKEN: Final = 3  # of English four, of Japanese three: what is counted is rather too much
-_MOST_TOKENS: Final = 10**9
 
 
 class Limits(NamedTuple):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
+
+from o3pro_bg._figures import is_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 def check_seconds(timeout: float | None) -> None:
     """Raise ValueError unless this is a time that can be waited for."""
     # NaN would stand at the head of the loop's timers and keep all others from firing.
-    if timeout is not None and not timeout >= 0:
+    if timeout is not None and not is_figure(timeout) and timeout != math.inf:
         raise ValueError("timeout takes a number of seconds, 0 or more, or None")
 
 

@@ -15,10 +15,10 @@ from o3pro_bg._forks import Reborn, inherits
 from o3pro_bg._ledger import Ledger
 from o3pro_bg._records import JobRecord, JobRequest
 from o3pro_bg._remote import RemoteTrouble
-from o3pro_bg._sentences import explain, say
+from o3pro_bg._sentences import explain, say, shown
 from o3pro_bg._settings import PASSED_ON, Settings, check, store_from
 from o3pro_bg._shared import Shared
-from o3pro_bg._tokens import from_token, is_token
+from o3pro_bg._tokens import from_token, is_id, is_token
 from o3pro_bg._view import JobsView
 from o3pro_bg.errors import HandlerClosed, InvalidRequest, StoreError
 
@@ -44,7 +44,7 @@ class Face(Reborn):
     _engine: Engine
 
     def __init__(self, client: Client, settings: Settings) -> None:
-        if not hasattr(client, "connect"):
+        if isinstance(client, type) or not (hasattr(client, "connect") and hasattr(client, "is_ready")):
             raise TypeError(f"client has to be an O3ProClient, such as O3ProClient(O3ProConfig()), not {type(client)}")
         check(settings)
         self.client = client
@@ -110,23 +110,30 @@ class Face(Reborn):
         priority: int,
     ) -> JobRecord:
         """Answer the record of a new job; raises `Refused`."""
-        if self._is_closed:
-            raise Refused("closed")
-        if not self.client.is_ready():
-            raise Refused("not_ready", problems=lambda language: "; ".join(self.client.config.validate(language)))
+        self._check_ready()
         timeout = self._timeout if timeout is None else timeout
         request = admit(
             self.client.config, question, effort, timeout, options, dedupe_key=dedupe_key, priority=priority
         )
         return self._new(request, secrets.token_hex(16), time.time())
 
-    def _adopt(self, response: str, question: str, effort: str) -> JobRecord:
-        """Answer the record of a job whose response exists already: that of the job which has it, or a new one."""
+    def _check_ready(self) -> None:
+        """Raise `Refused` where no job can be taken on."""
         if self._is_closed:
-            raise Refused("closed").as_error()
-        if not all(isinstance(text, str) for text in (question, effort)):
-            raise TypeError("question and effort have to be texts")
-        if not response or not response.isprintable() or response.startswith(".") or " " in response:
+            raise Refused("closed")
+        if not self.client.is_ready():
+            raise Refused("not_ready", problems=lambda language: "; ".join(self.client.config.validate(language)))
+
+    def _adopt(self, response: str, question: str, effort: str) -> JobRecord:
+        """
+        Answer the record of a job whose response exists already: that of the job which has it, or a new one.
+
+        Raises `Refused` as well as what `attach` raises.
+        """
+        self._check_ready()
+        if not all(isinstance(text, str) for text in (response, question, effort)):
+            raise TypeError("response, question and effort have to be texts")
+        if not is_token(response) and not is_id(response):
             raise InvalidRequest("attach takes a response id, or a continuation token")
         config = self.client.config
         facts: dict[str, Any] = {
@@ -218,7 +225,7 @@ class Face(Reborn):
 
     def _asked(self, job_ids: Iterable[str] | None) -> list[str]:
         """Answer these ids, each once, or those of all jobs that have ended or can end here."""
-        if isinstance(job_ids, str):
+        if isinstance(job_ids, str | bytes):
             raise TypeError("job_ids has to be a collection of ids, not one id")
         if job_ids is not None:
             return list(dict.fromkeys(job_ids))
@@ -240,7 +247,7 @@ class Face(Reborn):
     def _not_found(self, job_id: str) -> str:
         if self._store_trouble is not None:
             return say(self._language, "store", detail=self._store_trouble)
-        return say(self._language, "not_found", job_id=job_id)
+        return say(self._language, "not_found", job_id=shown(job_id))
 
     # --- ending ---------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE: Final = 75.0  # longer than the longest pause between looks, so that a look needs no handshake
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_SHORTEST_KEY: Final = 8  # characters: what is shorter stands in any text
 _TO_CONNECT: Final = 30.0  # seconds for a connection, where an answer may take as long as it likes
 
 
@@ -69,19 +70,21 @@ class HttpxLane:
 
     async def send(
         self, method: str, path: str, timeout: float | None, body: Mapping[str, Any] | None = None
-    ) -> httpx2.Response:
+    ) -> Answer:
         """Answer what the service says at this path, within so many seconds, or whenever it likes."""
         import httpx2
 
         with anyio.fail_after(timeout):  # the whole of it: the client's time-out is that of a single read
+            auth = await self._way.auth()
             request = self._http.build_request(
                 method,
                 f"{self._way.base_url}{path}{self._way.query}",
-                headers={**self._way.headers, **await self._way.auth()},
+                headers={**self._way.headers, **auth},
                 content=_encoded(body),
                 timeout=timeout or httpx2.Timeout(None, connect=_TO_CONNECT, pool=_TO_CONNECT),
             )
-            return await self._http.send(request, follow_redirects=False)
+            response = await self._http.send(request, follow_redirects=False)
+        return _hushed(response.status_code, response.headers, response.content, auth)
 
     async def aclose(self) -> None:
         """Nothing is its own."""
@@ -91,6 +94,15 @@ class _Answer(NamedTuple):
     status_code: int
     headers: Mapping[str, str]
     content: bytes
+
+
+def _hushed(status: int, headers: Mapping[str, str], content: bytes, auth: Mapping[str, str]) -> _Answer:
+    """Answer what came back; from what is said about a refusal, which people read, the key that was sent is taken."""
+    for value in auth.values():
+        key = value.removeprefix("Bearer ").encode()
+        if status >= 300 and len(key) >= _SHORTEST_KEY:
+            content = content.replace(key, b"[the key]")
+    return _Answer(status, headers, content)
 
 
 class AiohttpLane:
@@ -113,15 +125,16 @@ class AiohttpLane:
         """Answer what the service says at this path, within so many seconds, or whenever it likes."""
         if self._session is None:
             self._session = self._open()
+        auth = await self._way.auth()
         async with self._session.request(
             method,
             self._url(f"{self._way.base_url}{path}{self._way.query}", encoded=True),
-            headers=await self._way.auth(),
+            headers=auth,
             data=_encoded(body),
             timeout=self._timeout_of(timeout),
             allow_redirects=False,
         ) as response:
-            return _Answer(response.status, response.headers, await response.read())
+            return _hushed(response.status, response.headers, await response.read(), auth)
 
     async def aclose(self) -> None:
         """Close the session."""

@@ -21,6 +21,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from o3pro_bg._ends import Ends, check_seconds
+from o3pro_bg._sentences import shown
 from o3pro_bg._stores import NO, YES
 from o3pro_bg.errors import JobNotFound, StoreError, WrongThread
 
@@ -155,7 +156,7 @@ class Ledger:
             JobNotFound: No such job.
         """
         if (record := self._store.get(job_id)) is None:
-            raise JobNotFound(f"no such job: {job_id}", job_id=job_id)
+            raise JobNotFound(f"no such job: {shown(job_id)}", job_id=job_id)
         return record
 
     def newest(self, job_id: str) -> JobRecord | None:

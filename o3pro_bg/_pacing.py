@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._figures import is_figure
+
 if TYPE_CHECKING:
     from o3pro_bg._durations import Durations
 
@@ -36,7 +38,8 @@ class Pace:
         learns: Whether the durations of completed jobs are minded; without it, a wait depends on the age alone.
 
     Raises:
-        ValueError: A figure is negative or not finite, or `floor` is above `ceiling`.
+        ValueError: A figure is negative, not finite or none at all, `floor` is above `ceiling`, or `learns` no truth
+            value.
     """
 
     factor: float = 0.6
@@ -47,8 +50,8 @@ class Pace:
 
     def __post_init__(self) -> None:
         figures = (self.factor, self.floor, self.ceiling, self.jitter)
-        if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
-            raise ValueError("Pace takes finite figures that are not negative")
+        if not all(map(is_figure, figures)) or not isinstance(self.learns, bool):
+            raise ValueError("Pace takes finite figures that are not negative, and for learns True or False")
         if not 0 < self.floor <= self.ceiling or self.jitter >= 1:
             raise ValueError("Pace takes 0 < floor <= ceiling, and a jitter below 1")
 

@@ -224,7 +224,7 @@ class _Server:
 
     def join(self, seconds: float) -> None:
         if self.thread is not threading.current_thread():
-            self.thread.join(seconds)
+            self.thread.join(min(seconds, threading.TIMEOUT_MAX))
 
     def _hear(self, grace: float, at_exit: bool) -> None:  # noqa: FBT001 - call_soon passes by position
         self._at_exit = at_exit

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._figures import is_figure
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,7 +27,7 @@ class Price:
         cached_input: For tokens of the question that the service had in its cache; None counts them as any other.
 
     Raises:
-        ValueError: A figure is negative or not finite.
+        ValueError: A figure is negative, not finite, or none at all.
     """
 
     input: float
@@ -33,8 +35,8 @@ class Price:
     cached_input: float | None = None
 
     def __post_init__(self) -> None:
-        figures = (self.input, self.output, self.cached_input or 0.0)
-        if not all(0 <= figure <= sys.float_info.max for figure in figures):
+        figures = (self.input, self.output, 0.0 if self.cached_input is None else self.cached_input)
+        if not all(map(is_figure, figures)):
             raise ValueError("Price takes finite figures that are not negative")
 
 

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from o3pro_bg._echo import without_texts
 from o3pro_bg._states import JobStatus, step
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from o3pro_bg._states import Event
 
 log = logging.getLogger("o3pro_bg")
-
-_ECHO = 12  # characters of a question that do not stand in an error by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +175,8 @@ class JobRecord:
         """Answer why the job failed, without the question, which some services and gateways echo."""
         if failure is None:
             return Failure("unknown") if status is JobStatus.FAILED else None
-        echo = self.request.question.strip()[:60]
-        if len(echo) < _ECHO or echo not in failure.detail:
-            return failure
-        return replace(failure, detail=failure.detail.partition(echo)[0] + "[the question]")
+        said = without_texts(failure.detail, self.request.question, self.request.options)
+        return failure if said == failure.detail else replace(failure, detail=said)
 
     def _move(self, news: News, status: JobStatus, at: float) -> dict[str, Any]:
         if status.is_terminal:

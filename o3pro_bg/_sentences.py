@@ -66,10 +66,12 @@ JA: Final[Mapping[str, str]] = MappingProxyType({
     "config.key_missing": "API キーがありません。AZURE_OPENAI_API_KEY または O3ProConfig(api_key=...) を設定してください",
     "config.key_invalid": "API キーに空白、制御文字、または ASCII 以外の文字が含まれています。コピーし直してください",
     "config.auth_unknown": "auth は {choices} のいずれかにしてください",
-    "config.credential_async": "credential には azure.identity の同期版を渡してください（azure.identity.aio ではなく）",
-    "config.efforts_empty": "efforts には 1 つ以上の effort を指定してください",
+    "config.credential_async": "credential には azure.identity の同期版（azure.identity.aio ではなく）のオブジェクトを渡してください",
+    "config.efforts_empty": "efforts には 1 つ以上の effort を文字列で指定してください",
     "config.reasoning_invalid": "reasoning は effort を含まない辞書にしてください",
-    "config.timeout_invalid": "create_timeout と look_timeout は 0 より大きい秒数にしてください",
+    "config.timeout_invalid": "create_timeout と look_timeout は 0 より大きい有限の秒数にしてください",
+    "config.text_invalid": "deployment、api_version、scope は表示可能な文字列にしてください",
+    "config.switch_invalid": "background と tag_jobs は True または False にしてください",
 })  # fmt: skip
 
 EN: Final[Mapping[str, str]] = MappingProxyType({
@@ -125,12 +127,21 @@ EN: Final[Mapping[str, str]] = MappingProxyType({
     "config.key_invalid": "the API key holds white space, control characters or non-ASCII characters: copy it again",
     "config.auth_unknown": "auth has to be one of {choices}",
     "config.credential_async": "credential has to be a synchronous one of azure.identity (not of azure.identity.aio)",
-    "config.efforts_empty": "efforts has to name at least one effort",
+    "config.efforts_empty": "efforts has to name at least one effort, each by a text",
     "config.reasoning_invalid": "reasoning has to be a dictionary without effort",
-    "config.timeout_invalid": "create_timeout and look_timeout have to be seconds above 0",
+    "config.timeout_invalid": "create_timeout and look_timeout have to be finite numbers of seconds above 0",
+    "config.text_invalid": "deployment, api_version and scope have to be printable texts",
+    "config.switch_invalid": "background and tag_jobs have to be True or False",
 })  # fmt: skip
 
+_LONGEST: Final = 200  # characters of what a sentence repeats
 _BY_LANGUAGE: Final[Mapping[Language, Mapping[str, str]]] = MappingProxyType({"ja": JA, "en": EN})
+
+
+def shown(thing: object) -> str:
+    """Answer what somebody gave as an id, as one line of moderate length: what is printable and short as it is."""
+    text = thing if isinstance(thing, str) else repr(thing)
+    return text if len(text) <= _LONGEST and text.isprintable() else f"{text[:_LONGEST]!a} ..."
 
 
 def say(language: Language, key: str, /, **values: object) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
-from o3pro_bg._admission import is_positive
+from o3pro_bg._figures import is_figure, is_positive
+from o3pro_bg._pacing import Pace
 from o3pro_bg._prices import Price
 from o3pro_bg._stores import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from o3pro_bg._pacing import Pace
     from o3pro_bg._sentences import Language
     from o3pro_bg._stores import Store
 
@@ -78,8 +77,22 @@ def check(settings: Settings) -> None:
         raise ValueError('language has to be "ja" or "en"')
     if settings.get("on_close", "cancel") not in ("cancel", "detach"):
         raise ValueError('on_close has to be "cancel" or "detach"')
-    if not all(isinstance(price, Price) for price in settings.get("prices", {}).values()):
+    if not isinstance(pace := settings.get("pace", Pace()), Pace):
+        raise TypeError(f"pace has to be a Pace, such as Pace(floor=2, ceiling=5), not {type(pace)}")
+    prices: object = settings.get("prices", {})
+    if not isinstance(prices, Mapping) or not all(_is_price(*pair) for pair in prices.items()):
         raise TypeError("prices has to map names to Price objects, such as Price(input=20, output=80)")
+    for name in ("delete_remote", "resubmit_uncertain"):  # "no" is true, and would delete, or pay twice
+        if not isinstance(settings.get(name, False), bool):
+            raise TypeError(f"{name} has to be True or False")
+    _check_figures(settings)
+
+
+def _is_price(name: object, price: object) -> bool:
+    return isinstance(name, str) and isinstance(price, Price)
+
+
+def _check_figures(settings: Settings) -> None:
     retain = settings.get("retain")
     figures = {
         "retain": retain.total_seconds() if isinstance(retain, timedelta) else retain,
@@ -91,7 +104,7 @@ def check(settings: Settings) -> None:
     for name, figure in figures.items():
         if not is_positive(figure) and not (figure is None and name in optional):
             raise ValueError(f"{name} has to be above 0{', or None' if name in optional else ''}")
-        if name.startswith("max_") and isinstance(figure, float):
+        if isinstance(settings.get(name), float) and name in ("retain", "max_concurrency", "max_in_flight"):
             raise ValueError(f"{name} has to be a whole number")
 
 
@@ -100,7 +113,7 @@ def store_from(store: str | os.PathLike[str] | Store | None) -> Store:
     if store is None:
         return MemoryStore()
     if not isinstance(store, str | os.PathLike):
-        if not hasattr(store, "durable"):
+        if isinstance(store, type) or not hasattr(store, "durable"):
             raise TypeError(f"store has to be a path or a SqliteStore, not {type(store)}")
         return store
     from o3pro_bg._sqlite import SqliteStore
@@ -110,6 +123,6 @@ def store_from(store: str | os.PathLike[str] | Store | None) -> Store:
 
 def grace_of(timeout: float) -> float:
     """Answer the seconds that closing may take; raises ValueError where they are none."""
-    if timeout != 0 and not is_positive(timeout):
+    if not is_figure(timeout):
         raise ValueError("timeout has to be a finite number of seconds, 0 or more")
     return timeout

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from typing import TYPE_CHECKING, Any, Final
 
+from o3pro_bg._figures import is_figure
 from o3pro_bg.errors import InvalidRequest, JobNotFinished
 
 if TYPE_CHECKING:
@@ -14,11 +14,17 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "o3pro-bg-1:"  # the 1 is the version
 _TEXTS: Final = ("job_id", "response_id", "effort", "deployment")
+_LONGEST: Final = 512  # characters of an id
 
 
 def is_token(text: str) -> bool:
     """Tell whether this is meant to be a token, of whatever version, and not a response id."""
     return text.startswith("o3pro-bg-")
+
+
+def is_id(text: str) -> bool:
+    """Tell whether this can be a response's id: one printable word, and no step up in a path."""
+    return 0 < len(text) <= _LONGEST and text.isprintable() and " " not in text and not text.startswith(".")
 
 
 def to_token(record: JobRecord) -> str:
@@ -58,8 +64,9 @@ def from_token(token: str) -> dict[str, Any]:
     try:
         facts = json.loads(base64.b64decode(token.removeprefix(_PREFIX), altchars=b"-_", validate=True))
         whole = {*facts} == {*_TEXTS, "created_at"} and all(isinstance(facts[name], str) for name in _TEXTS)
-        whole = whole and math.isfinite(facts["created_at"])
-    except (ValueError, TypeError, OverflowError, RecursionError):
+        whole = whole and all(len(facts[name]) <= _LONGEST and facts[name].isprintable() for name in _TEXTS)
+        whole = whole and is_id(facts["response_id"]) and facts["job_id"] != "" and is_figure(facts["created_at"])
+    except (ValueError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise InvalidRequest("this continuation token is damaged")

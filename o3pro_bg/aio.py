@@ -18,7 +18,7 @@ from o3pro_bg._remote import RemoteTrouble
 from o3pro_bg._settings import Settings, grace_of
 from o3pro_bg._states import Event
 from o3pro_bg.errors import HandlerClosed, JobNotFound, StoreError
-from o3pro_bg.job import AsyncJob, on_loop
+from o3pro_bg.job import AsyncJob, check_callback, on_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -59,6 +59,7 @@ class AsyncBackgroundHandler(Face):
         on_done: Callable[[AsyncJob], object] | None = None,
         **settings: Unpack[Settings],
     ) -> None:
+        check_callback(on_done)
         self._on_done = on_done
         super().__init__(client, settings)
 
@@ -135,14 +136,16 @@ class AsyncBackgroundHandler(Face):
         try:
             return self._job(await self._enter(self._admit(question, effort, options, timeout, dedupe_key, priority)))
         except Refused as refused:
-            raise refused.as_error() from None
+            error = refused.as_error()
+        del question, options, dedupe_key  # trackers of errors show the locals of a traceback
+        raise error
 
     async def attach(self, response: str, question: str = "", effort: str = "low") -> AsyncJob:
         """Take up a response that exists already; see `BackgroundHandler.attach`."""
         self._ledger.claim_loop()
         await self._refresh([response])  # which is no job's id: others may have told of it by now
-        record = self._adopt(response, question, effort)
         try:
+            record = self._adopt(response, question, effort)
             if self._is_known(record):
                 return self._job(record)
             if (kept := await self._enter(record)).failure is not None:

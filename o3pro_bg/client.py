@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 import weakref
 from importlib.util import find_spec
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("o3pro_bg")
 
+_PASSWORD: Final = re.compile(r"//[^/\s]*@")  # of a proxy, say
+
 
 class O3ProClient:
     """
@@ -43,7 +46,10 @@ class O3ProClient:
         config: The configuration; left out, it is read from the environment.
         http_client: Makes the `httpx2.AsyncClient` of each event loop, for proxies, TLS settings or mocks, which
             carries every request. Left out, aiohttp carries them where it is installed and the environment names no
-            proxy, and else the SDK's own default client.
+            proxy, and else the SDK's own default client. Plain http to this machine goes through no proxy.
+
+    Raises:
+        TypeError: `config` is none, or `http_client` no function.
     """
 
     def __init__(
@@ -52,6 +58,10 @@ class O3ProClient:
         *,
         http_client: Callable[[], httpx2.AsyncClient] | None = None,
     ) -> None:
+        if not isinstance(config, O3ProConfig | None):
+            raise TypeError(f"config has to be an O3ProConfig, not {type(config)}")
+        if http_client is not None and not callable(http_client):
+            raise TypeError("http_client has to be a function that makes an httpx2.AsyncClient, not such a client")
         self.config = O3ProConfig() if config is None else config
         self._http_client = http_client
         self._credential = self.config.credential
@@ -78,13 +88,16 @@ class O3ProClient:
         The SDK takes about a second to import, and its TLS context blocks: both happen in a worker thread.
 
         Raises:
-            RemoteTrouble: The SDK, or the `http_client` that was given, could not make one.
+            RemoteTrouble: The SDK, or the `http_client` that was given, could not make one; or the client is not ready:
+                nothing is ever sent to an address, or with a key, that the configuration refuses.
         """
+        if not self.is_ready():
+            raise RemoteTrouble(Trouble.REFUSED, Failure("client", "; ".join(self._problems)))
         token = EntraToken(self._get_token) if self.auth_method == "entra" else None
         try:
             return await to_thread.run_sync(self._make_whole_remote, token)
         except Exception as exc:
-            failure = Failure("client", f"{type(exc).__name__}: {exc}"[:300])
+            failure = Failure("client", _PASSWORD.sub("//...@", f"{type(exc).__name__}: {exc}")[:300])
         raise RemoteTrouble(Trouble.REFUSED, failure)
 
     def _get_token(self) -> AccessToken:
@@ -111,7 +124,11 @@ class O3ProClient:
 
         config = self.config
         tls = httpx2.create_ssl_context()
-        http = self._http_client() if self._http_client else _default_http(tls)
+        # Plain http is for this machine: no proxy of the environment shall carry it to another.
+        stays_here = config.service_url.startswith("http:")
+        http = self._http_client() if self._http_client else _default_http(tls, trust_env=not stays_here)
+        if not isinstance(http, httpx2.AsyncClient):
+            raise TypeError(f"http_client has to make an httpx2.AsyncClient, and made {type(http)}")
         auth: dict[str, Any] = {"api_key": config.api_key}
         if config.auth_method == "bearer":
             auth = {"azure_ad_token": config.api_key}
@@ -125,7 +142,7 @@ class O3ProClient:
             http_client=http,
             **auth,
         )
-        is_plain = self._http_client is None and _has_aiohttp() and not getproxies()
+        is_plain = self._http_client is None and _has_aiohttp() and (stays_here or not getproxies())
         headers = {name: value for name, value in sdk.default_headers.items() if isinstance(value, str)}
         query = f"?api-version={quote(config.api_version, safe='')}" if config.api_version else ""
         way = Way(str(sdk.base_url), headers, self._auth_with(token), query)
@@ -147,12 +164,12 @@ def _has_aiohttp() -> bool:
     return find_spec("aiohttp") is not None
 
 
-def _default_http(tls: ssl.SSLContext) -> httpx2.AsyncClient:
+def _default_http(tls: ssl.SSLContext, *, trust_env: bool) -> httpx2.AsyncClient:
     import httpx2
     from openai import DefaultAsyncHttpxClient
 
     limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEEP_ALIVE)
-    return DefaultAsyncHttpxClient(limits=limits, verify=tls)
+    return DefaultAsyncHttpxClient(limits=limits, verify=tls, trust_env=trust_env)
 
 
 class EntraToken:
@@ -200,9 +217,8 @@ class EntraToken:
         self._asked_at = time.time()
         try:
             with anyio.fail_after(self._PATIENCE):
-                self._token, self._expires_at = await to_thread.run_sync(
-                    self._ask, abandon_on_cancel=True, limiter=self._limiter
-                )
+                token = await to_thread.run_sync(self._ask, abandon_on_cancel=True, limiter=self._limiter)
+            self._token, self._expires_at = token()
             return
         except Exception as exc:
             if time.time() < self._expires_at:
@@ -214,6 +230,8 @@ class EntraToken:
             self._trouble = trouble = RemoteTrouble(kind, Failure("credential", said))
         raise trouble  # out here it has no context, which might hold the credential's own request
 
-    def _ask(self) -> tuple[str, float]:
+    def _ask(self) -> Callable[[], tuple[str, float]]:
+        """Answer what answers the token: what crosses threads as it is, asyncio's debug mode may log."""
         token = self._get_token()
-        return token.token, float(token.expires_on)
+        held = token.token, float(token.expires_on)
+        return lambda: held

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import SplitResult, urlsplit
 
+from o3pro_bg._figures import is_positive
 from o3pro_bg._sentences import say
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from o3pro_bg._sentences import Language
 
@@ -72,7 +74,7 @@ class O3ProConfig:
     look_timeout: float = 30.0
 
     def __post_init__(self) -> None:
-        version = self.api_version
+        version, efforts = self.api_version, cast("object", self.efforts)
         if version is None:
             version = "" if self.base_url else _env("AZURE_OPENAI_API_VERSION", "OPENAI_API_VERSION") or "v1"
         filled = {
@@ -82,7 +84,7 @@ class O3ProConfig:
             or _env("AZURE_OPENAI_DEPLOYMENT", "AZURE_OPENAI_DEPLOYMENT_NAME")
             or "o3-pro",
             "api_version": version,
-            "efforts": (self.efforts,) if isinstance(self.efforts, str) else tuple(self.efforts),
+            "efforts": tuple(efforts) if isinstance(efforts, Iterable) and not isinstance(efforts, str) else (efforts,),
         }
         for name, value in filled.items():
             object.__setattr__(self, name, value)
@@ -119,19 +121,36 @@ class O3ProConfig:
         checks: list[tuple[bool, str]] = [
             (not url, "endpoint_missing"),
             (bool(url) and not _is_safe(url), "endpoint_invalid"),
-            (not self.efforts, "efforts_empty"),
+            (not self.efforts or not all(map(_is_word, self.efforts)), "efforts_empty"),
             (self.auth not in _AUTHS, "auth_unknown"),
             (self.auth_method != "entra" and not self.api_key, "key_missing"),
             (self.auth_method != "entra" and not _is_header_safe(self.api_key), "key_invalid"),
-            ("effort" in self.reasoning, "reasoning_invalid"),
-            (not (self.create_timeout > 0 and self.look_timeout > 0), "timeout_invalid"),
-            (type(self.credential).__module__.startswith("azure.identity.aio"), "credential_async"),
+            (not _is_without_effort(self.reasoning), "reasoning_invalid"),
+            (not (is_positive(self.create_timeout) and is_positive(self.look_timeout)), "timeout_invalid"),
+            (not all(map(_is_word, (self.deployment, self.api_version or "none", self.scope))), "text_invalid"),
+            ({type(self.background), type(self.tag_jobs)} != {bool}, "switch_invalid"),
+            (self.credential is not None and not _gives_tokens(self.credential), "credential_async"),
         ]
         return [key for wrong, key in checks if wrong]
 
 
-def _is_safe(url: str) -> bool:
+def _is_word(text: object) -> bool:
+    return isinstance(text, str) and text != "" and text.isprintable()
+
+
+def _is_without_effort(reasoning: object) -> bool:
+    return isinstance(reasoning, Mapping) and "effort" not in reasoning
+
+
+def _gives_tokens(credential: object) -> bool:
+    """Tell whether this is a credential whose `get_token` can be called as it is."""
+    return hasattr(credential, "get_token") and not type(credential).__module__.startswith("azure.identity.aio")
+
+
+def _is_safe(url: object) -> bool:
     """Tell whether a prompt and a key may be sent there: over TLS, or to this very machine."""
+    if not isinstance(url, str):
+        return False
     try:
         parts: SplitResult = urlsplit(url)
         host, _port = parts.hostname, parts.port
@@ -142,5 +161,5 @@ def _is_safe(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
 
 
-def _is_header_safe(key: str) -> bool:
-    return all("!" <= char <= "~" for char in key)
+def _is_header_safe(key: object) -> bool:
+    return isinstance(key, str) and all("!" <= char <= "~" for char in key)

@@ -18,7 +18,7 @@ from o3pro_bg._records import JobRecord
 from o3pro_bg._remote import RemoteTrouble
 from o3pro_bg._settings import Settings, grace_of
 from o3pro_bg.errors import HandlerClosed, JobNotFound, StoreError
-from o3pro_bg.job import Job, in_worker
+from o3pro_bg.job import Job, check_callback, in_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,6 +62,7 @@ class BackgroundHandler(Face):
     def __init__(
         self, client: Client, *, on_done: Callable[[Job], object] | None = None, **settings: Unpack[Settings]
     ) -> None:
+        check_callback(on_done, is_sync=True)
         self._on_done = on_done
         super().__init__(client, settings)
 
@@ -194,7 +195,9 @@ class BackgroundHandler(Face):
         try:
             return self._job(self._enter(self._admit(question, effort, options, timeout, dedupe_key, priority)))
         except Refused as refused:
-            raise refused.as_error() from None
+            error = refused.as_error()
+        del question, options, dedupe_key  # trackers of errors show the locals of a traceback
+        raise error
 
     def attach(self, response: str, question: str = "", effort: str = "low") -> Job:
         """
@@ -211,12 +214,13 @@ class BackgroundHandler(Face):
 
         Raises:
             InvalidRequest: The token is damaged, or belongs to another deployment.
+            ConfigError: The client is not ready.
             HandlerClosed: The handler is closed.
             StoreError: The job could not be written to its store.
         """
         self._refresh([response])  # which is no job's id: others may have told of it by now
-        record = self._adopt(response, question, effort)
         try:
+            record = self._adopt(response, question, effort)
             if self._is_known(record):
                 return self._job(record)
             if (kept := self._enter(record)).failure is not None:

@@ -80,6 +80,14 @@ def answer_of(record: JobRecord) -> str:
     raise kind(message, code=code, detail=detail, partial=record.answer or None, **ids)
 
 
+def check_callback(callback: object, *, is_sync: bool = False) -> None:
+    """Raise TypeError, with a sentence, for what cannot be called back; None is no callback at all."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"a callback has to be a function of one job, not {type(callback)}")
+    if is_sync and inspect.iscoroutinefunction(callback):
+        raise TypeError("a coroutine function is no callback of BackgroundHandler: use AsyncBackgroundHandler")
+
+
 def guarded(callback: Callable[[HandleT], T], job: HandleT) -> T | None:
     """Call back; whatever that raises is the user's, is logged with its traceback, and harms nobody else."""
     try:
@@ -265,8 +273,7 @@ class Job(_Handle):
         What the callback raises is logged; it may take its time, and may wait for jobs. At most 64 callbacks of a
         handler run at once; the others wait.
         """
-        if inspect.iscoroutinefunction(callback):
-            raise TypeError("a coroutine function is no callback of BackgroundHandler: use AsyncBackgroundHandler")
+        check_callback(callback, is_sync=True)
         if self.done():
             guarded(callback, self)
         else:
@@ -304,4 +311,5 @@ class AsyncJob(_Handle):
 
         A coroutine function is run as a task.
         """
+        check_callback(callback)
         self._engine.when_ended(self.id, on_loop(callback, self))

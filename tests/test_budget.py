@@ -130,6 +130,14 @@ def test_tokens_of_a_request() -> None:
     assert tokens_of(JobRequest("\ud800xx", "low", options={"max_output_tokens": "many", "instructions": 5})) == 1
 
 
+@pytest.mark.parametrize(
+    ("most", "tokens"), [(-1, 0), (-(10**400), 0), (True, 1), (10**9, 10**9), (10**20, 10**9), (10**400, 10**9)]
+)
+def test_tokens_of_a_slip(most: int, tokens: int) -> None:
+    """An output that nobody can want is reckoned with as far as that harms no other create."""
+    assert tokens_of(JobRequest("xxx", "low", options={"max_output_tokens": most})) == 1 + tokens
+
+
 @pytest.mark.parametrize("asked", [0.5, 20.0, 300.0, 86_400.0])
 def test_a_429_closes_for_as_long_as_asked(asked: float) -> None:
     """No create leaves before the time that the service named, however long, and one leaves then."""

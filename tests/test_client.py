@@ -409,6 +409,49 @@ async def test_http_client_that_cannot_be_made_is_the_configurations_fault() -> 
     assert (caught.value.kind, caught.value.failure) == (Trouble.REFUSED, Failure("client", "ValueError: bad proxy"))
 
 
+@pytest.mark.parametrize("made", [None, 5, httpx2.AsyncClient])
+async def test_what_is_no_http_client_carries_nothing(made: Any) -> None:
+    """A factory that makes something else is trouble that names it, and nothing is sent."""
+    with pytest.raises(RemoteTrouble) as caught:
+        await O3ProClient(CONFIG, http_client=lambda: made).connect()
+    assert caught.value.kind is Trouble.REFUSED
+    assert "http_client has to make an httpx2.AsyncClient" in caught.value.failure.detail
+
+
+@pytest.mark.parametrize(
+    "bad", [{"endpoint": "http://x.example"}, {"endpoint": ""}, {"api_key": "a b"}, {"reasoning": {"effort": "low"}}]
+)
+async def test_client_that_is_not_ready_connects_nowhere(httpx2_mock: respx.Router, bad: dict[str, Any]) -> None:
+    """Whoever asks it to connect is told why it does not; so neither key nor question leaves in plain text."""
+    client = O3ProClient(O3ProConfig(**{"endpoint": HOST, "api_key": KEY, "auth": "key", **bad}))
+    with pytest.raises(RemoteTrouble) as caught:
+        await client.connect()
+    assert caught.value.failure == Failure("client", "; ".join(client.config.validate()))
+    assert not httpx2_mock.calls
+
+
+async def test_password_of_a_proxy_is_not_told() -> None:
+    """What a factory raises may quote a proxy's address; the password in it is left out."""
+
+    def broken() -> httpx2.AsyncClient:
+        raise ValueError("no such proxy: 'foo://user:p@ss@host'")
+
+    with pytest.raises(RemoteTrouble) as caught:
+        await O3ProClient(CONFIG, http_client=broken).connect()
+    assert caught.value.failure.detail == "ValueError: no such proxy: 'foo://...@host'"
+
+
+def test_parts_of_another_kind_are_refused() -> None:
+    """What is no configuration, or no function that makes an HTTP client, is a TypeError that says so."""
+    wrong: Any
+    for wrong in ({}, O3ProConfig, "https://x"):
+        with pytest.raises(TypeError, match="config has to be an O3ProConfig"):
+            O3ProClient(wrong)
+    for wrong in (5, object()):
+        with pytest.raises(TypeError, match="http_client has to be a function"):
+            O3ProClient(CONFIG, http_client=wrong)
+
+
 @pytest.mark.parametrize("token", [None, SimpleNamespace(), SimpleNamespace(token="t", expires_on="soon")])
 async def test_token_that_is_none_is_the_credentials_failure(token: object) -> None:
     """A credential that answers no token has failed: nothing was sent, so nothing is uncertain."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from o3pro_bg.config import O3ProConfig
 if TYPE_CHECKING:
     from o3pro_bg._sentences import Language
 
+TIMEOUTS = ("create_timeout", "look_timeout")
 ENDPOINT = "https://x.openai.azure.com"
 SECRET = "sk-very-secret"
 AUTHS = "auto, key, entra, bearer"
@@ -226,6 +228,26 @@ def test_asynchronous_credential_is_refused() -> None:
     """A credential of azure.identity.aio, which would need another HTTP library, is a problem."""
     credential = AsyncCredential.__new__(AsyncCredential)  # its constructor needs that library
     assert keys(O3ProConfig(endpoint=ENDPOINT, credential=credential)) == ["credential_async"]
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "key"),
+    [
+        ("endpoint", [5, b"https://x"], "endpoint_invalid"),
+        ("api_key", [5, b"key"], "key_invalid"),
+        ("efforts", [None, 5, b"low", ("low", 5), [""], ["a\nb"]], "efforts_empty"),
+        ("reasoning", [None, 5, [], "pro"], "reasoning_invalid"),
+        *[(name, [None, 0, -1, "5", True, math.nan, math.inf], "timeout_invalid") for name in TIMEOUTS],
+        *[(name, [5, b"x", "a\nb"], "text_invalid") for name in ("deployment", "api_version", "scope")],
+        *[(name, [None, 0, "no"], "switch_invalid") for name in ("background", "tag_jobs")],
+        ("credential", [5, "token", object()], "credential_async"),
+    ],
+)
+def test_values_of_another_kind(field: str, values: list[Any], key: str) -> None:
+    """A value that makes no sense is a problem under its own sentence, and nothing raises."""
+    for value in values:
+        settings = {"auth": "key", field: value} if field == "credential" else {field: value}
+        assert keys(ready(**settings)) == [key], value
 
 
 @pytest.mark.parametrize(

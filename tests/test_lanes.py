@@ -113,6 +113,30 @@ async def trouble_of(remote: ResponsesRemote) -> RemoteTrouble:
 
 
 @both
+@pytest.mark.parametrize("auth", ["key", "bearer"])
+@pytest.mark.parametrize(
+    ("key", "status", "said"),
+    [
+        ("a-long-key", 401, "no: [the key]"),
+        ("a-long-key", 307, "no: [the key]"),
+        ("a-long-key", 200, "no: a-long-key"),
+        ("7-chars", 401, "no: 7-chars"),
+        ("8--chars", 401, "no: [the key]"),
+    ],
+)
+async def test_what_is_said_of_a_refusal_does_not_repeat_the_key(
+    has_aiohttp: bool, auth: str, key: str, status: int, said: str
+) -> None:
+    """The key that was sent is taken out of what people read; an answer, and what is no key but a word, stay whole."""
+    content = f"no: {key}".encode()
+    async with (
+        serving(answer(content).replace(b"200 OK", f"{status} no".encode())) as server,
+        connected(server.url, api_key=key, auth=auth) as remote,
+    ):
+        assert (await remote._lane.send("GET", "x", 5)).content.decode() == said
+
+
+@both
 @pytest.mark.parametrize(
     "config",
     [
@@ -251,15 +275,15 @@ async def test_an_own_client_carries_the_looks_too() -> None:
 
 async def test_a_proxy_of_the_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the environment names a proxy, looks go through it, as all else does."""
-    async with serving() as proxy:
-        for name in ("HTTP_PROXY", "http_proxy"):
+    async with serving(b"HTTP/1.1 403 no\r\ncontent-length: 0\r\n\r\n") as proxy:
+        for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, proxy.url)
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
-        async with connected("http://service.invalid") as remote:
+        async with connected("https://service.invalid") as remote:
             assert isinstance(remote._lane, HttpxLane)
-            await remote.look(ID)
-    assert proxy.heads[0][0].split(" ")[1].startswith("http://service.invalid/openai/v1/responses/")
+            assert (await trouble_of(remote)).kind is Trouble.UNSENT
+    assert proxy.heads[0][0].startswith("CONNECT service.invalid:443")
 
 
 async def test_certificates_are_checked() -> None:

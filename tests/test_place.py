@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from o3pro_bg._sqlite import place
-from o3pro_bg._sqlite.place import is_gone, lies_in_its_folder, process_mark
+from o3pro_bg._sqlite.place import absolute, is_gone, lies_in_its_folder, process_mark
 
 from .peers import until
 
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 on_linux = pytest.mark.skipif(not process_mark(), reason="only Linux tells")
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a\0b", "\ud800", "a/\udfff"])
+def test_what_no_file_can_be_called(path: str) -> None:
+    """A name that no file can have is refused before one is made in its place."""
+    with pytest.raises(ValueError, match="path of a file"):
+        absolute(path)
+
+
+@pytest.mark.parametrize("path", ["x", "./~x", "a/~b", "質問", "\udcff", "a b\n", b"x"])
+def test_any_other_name_is_one(path: str) -> None:
+    """Every other name is taken, from where the process stands."""
+    assert absolute(path) == os.path.abspath(os.fsdecode(path))
 
 
 @on_linux

@@ -98,7 +98,7 @@ async def test_create_sends_the_whole_question(httpx2_mock: respx.Router, remote
     [
         ({"reasoning": {"mode": "pro"}}, {}, {"reasoning": {"mode": "pro", "effort": "high"}}),
         (
-            {"reasoning": {"mode": "pro", "summary": "auto", "effort": "low"}},
+            {"reasoning": {"mode": "pro", "summary": "auto"}},
             {"reasoning": {"summary": "detailed"}},
             {"reasoning": {"mode": "pro", "summary": "detailed", "effort": "high"}},
         ),

@@ -6,7 +6,7 @@ import string
 
 import pytest
 
-from o3pro_bg._sentences import EN, JA, Language, explain, say
+from o3pro_bg._sentences import EN, JA, Language, explain, say, shown
 
 SPECIFIED = {
     "not_found": "ジョブが見つかりません: {job_id}",
@@ -49,6 +49,23 @@ def test_each_sentence_is_in_its_language(key: str) -> None:
 def test_say_fills_blanks_and_trusts_no_value() -> None:
     """A value that looks like a blank is text."""
     assert say("ja", "not_found", job_id="{job_id}") == "ジョブが見つかりません: {job_id}"
+
+
+@pytest.mark.parametrize(
+    ("thing", "line"),
+    [
+        ("x" * 200, "x" * 200),
+        ("質問", "質問"),
+        ("x" * 201, f"'{'x' * 200}' ..."),
+        ("a\nb", "'a\\nb' ..."),
+        ("\ud800", "'\\ud800' ..."),
+        (None, "None"),
+        (b"a", "b'a'"),
+    ],
+)
+def test_what_is_shown_is_one_line(thing: object, line: str) -> None:
+    """What somebody gave as an id is repeated as it is where it is short and printable, else in part and escaped."""
+    assert shown(thing) == line
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ PACKAGE = Path(__file__).parent.parent / "o3pro_bg"
 RINGS = (
     (
         "errors",
+        "_figures",
         "_states",
         "_sentences",
+        "_echo",
         "_records",
         "_durations",
         "_pacing",

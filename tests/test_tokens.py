@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from o3pro_bg._records import JobRecord, JobRequest
-from o3pro_bg._tokens import from_token, is_token, to_token
+from o3pro_bg._tokens import from_token, is_id, is_token, to_token
 from o3pro_bg.errors import InvalidRequest, JobNotFinished
 
+NO_IDS = ("", " ", "a b", ".", "..", ".x", "a\nb", "a\0b", "\ud800", "x" * 513)
 FACTS = {
     "job_id": "job-1",
     "response_id": "resp_ä/1",
@@ -66,6 +67,15 @@ def test_token_is_told_from_a_response_id(text: str, expected: bool) -> None:
     assert is_token(text) is expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("resp_1", True), ("x" * 512, True), ("a/b?c", True), ("é", True), *[(bad, False) for bad in NO_IDS]],
+)
+def test_ids(text: str, expected: bool) -> None:
+    """An id is one printable word of moderate length, which does not lead up in a path."""
+    assert is_id(text) is expected
+
+
 def test_other_version_is_named() -> None:
     """A token of another version is refused as that, not as damaged."""
     with pytest.raises(InvalidRequest, match="another version"):
@@ -89,7 +99,11 @@ def test_other_version_is_named() -> None:
         changed(created_at=None),
         changed(created_at="now"),
         changed(created_at=10**400),
-        *[changed(created_at=float(text)) for text in ("nan", "inf")],
+        *[changed(created_at=float(text)) for text in ("nan", "inf", "-1")],
+        changed(created_at=True),
+        *[changed(response_id=bad) for bad in ("", ".", "..", "../x", "a b", "a\nb", "x" * 513)],
+        *[changed(job_id=bad) for bad in ("", "a\nb", "\x1b", "x" * 513)],
+        *[changed(**{name: bad}) for name in ("effort", "deployment") for bad in ("a\nb", "x" * 513)],
     ],
     ids=lambda token: token[:30],
 )

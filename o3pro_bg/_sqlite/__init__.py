@@ -9,9 +9,10 @@ from concurrent.futures import Future
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from o3pro_bg._figures import is_figure
 from o3pro_bg._sqlite.journal import PATIENCE, Journal
 from o3pro_bg._sqlite.mirror import Mirror
-from o3pro_bg._sqlite.place import process_mark
+from o3pro_bg._sqlite.place import absolute, process_mark
 from o3pro_bg._sqlite.writer import Inbox, Operation, Settings, serve
 from o3pro_bg._stores import done
 from o3pro_bg.errors import StoreError
@@ -49,17 +50,17 @@ class SqliteStore:
             containers, a sixth of that is enough, and a store that is opened has its jobs at once.
 
     Raises:
-        ValueError: `lease` is too short.
+        ValueError: `lease` is too short, or `path` none of a file, such as one in the home of a user who is not there.
     """
 
     durable = True
 
     def __init__(self, path: str | os.PathLike[str], *, store_text: bool = True, lease: float = 3.0) -> None:
-        if not _SHORTEST <= lease < float("inf"):
+        if not is_figure(lease) or lease < _SHORTEST:
             raise ValueError(f"lease= must be a number of seconds, {_SHORTEST} at least")
-        if str(path) in ("", ":memory:") or str(path).startswith("sqlite:"):
-            raise ValueError("a store is the path of a file; leave it out to keep jobs in memory")
-        self._path = os.path.abspath(os.path.expanduser(path))
+        if not isinstance(store_text, bool):  # "no" is true, and would keep texts
+            raise TypeError("store_text= must be True or False")
+        self._path = absolute(path)
         self._store_text = store_text
         self._lease = lease
         self._busy = 5.0  # seconds to wait for another process's transaction

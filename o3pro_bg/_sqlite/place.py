@@ -8,6 +8,7 @@ process holds.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     Identity = tuple[int, int] | None
 
+_UNNAMEABLE: Final = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 _MOUNTS: Final = "/proc/self/mountinfo"
 
 _OPEN: Final[list[Identity]] = []
@@ -26,6 +28,17 @@ _INHERITED: Final[set[Identity]] = set()
 """Those that were open as it was forked."""
 
 getattr(os, "register_at_fork", dict)(after_in_child=lambda: _INHERITED.update(_OPEN))  # no forks on Windows
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Answer the path from the root on; raises ValueError where it can be none of a file."""
+    given = os.fsdecode(path)
+    if given in ("", ":memory:") or given.startswith("sqlite:"):
+        raise ValueError("a store is the path of a file; leave it out to keep jobs in memory")
+    whole = os.path.expanduser(given)
+    if whole.startswith("~") or _UNNAMEABLE.search(whole):
+        raise ValueError(f"a store is the path of a file, and {given!a} is none: check the name, and whose home a ~ is")
+    return os.path.abspath(whole)
 
 
 def make(path: Path) -> None:
