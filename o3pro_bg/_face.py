@@ -89,7 +89,9 @@ class Face(Reborn):
         return f"<p>{html.escape(repr(self))}</p><table>{head}{rows}</table>"
 
     def _telling(self) -> str:
-        statuses = [record.status.value for record in self._store.snapshot()]
+        if (store := getattr(self, "_store", None)) is None:  # a traceback's, say, of why it could not be made
+            return f"{self.client!r}: not opened"
+        statuses = [record.status.value for record in store.snapshot()]
         counts = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
         return f"{self.client!r}: {', '.join(counts) or 'no jobs'}{', closed' * self._is_closed}"
 
