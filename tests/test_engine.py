@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from typing import Any
 
 import pytest
 
@@ -339,3 +341,22 @@ async def test_close_gives_what_runs_in_the_background_a_second() -> None:
     bench.engine.background(work(5))
     await bench.engine.close(0)
     assert (ends, now()) == (["after 0.5 s"], 1)
+
+
+@virtual
+async def test_a_client_that_fails_when_nobody_waits_any_more_is_no_complaint() -> None:
+    """Where all jobs are cancelled while the client is made, that it could not be made troubles nobody."""
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+
+    async def connect() -> Any:
+        await asyncio.sleep(1)
+        raise trouble(Trouble.REFUSED, "client")
+
+    bench = Bench(connect=connect)
+    bench.start()
+    await asyncio.sleep(0.5)
+    assert await bench.engine.cancel("job") is CancelVerdict.CONFIRMED
+    await asyncio.sleep(1)
+    gc.collect()
+    assert not complaints
