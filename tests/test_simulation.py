@@ -15,6 +15,7 @@ import pytest
 from o3pro_bg._in_flight import _Place
 from o3pro_bg._ledger import Ledger
 from o3pro_bg._life import Life
+from o3pro_bg._line import Line, Slots
 from o3pro_bg._lookout import Lookout
 from o3pro_bg._records import Failure, JobRecord, News
 from o3pro_bg._remote import Trouble
@@ -148,6 +149,13 @@ def hold_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Place, "__aenter__", enter)
 
 
+def hold_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(self: Slots, most: int) -> None:
+        self._free, self._line = 100 * most, Line()
+
+    monkeypatch.setattr(Slots, "__init__", make)
+
+
 def lose_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     replace = MemoryStore.replace
 
@@ -190,6 +198,7 @@ def send_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
         (believe_a_cancel_at_once, False, 0),
         (believe_any_404, False, 0),
         (hold_no_bound, False, 0),
+        (hold_no_slots, False, 0),
         (lose_a_job, False, 0),
         (take_over_nothing, True, 0),
         (release_what_was_known_before, True, 250),  # one in some hundred seeds: here it does not take long

@@ -47,6 +47,7 @@ class Case:
         met: The faults of its exchanges, the traits of its responses, and what its processes went through.
         is_unclear: Whether a create of it left of which nobody can know what became.
         is_unwanted: Whether anybody had a reason to cancel it.
+        sender: The process that sent its last create.
         is_told: Whether anybody learned its id.
         removals: How many removals may have taken it away.
         was_let_go: Whether a handler was closed that left it running.
@@ -63,6 +64,7 @@ class Case:
     met: set[str] = field(default_factory=set)
     is_unclear: bool = False
     is_unwanted: bool = False
+    sender: str = ""
     is_told: bool = False
     removals: int = 0
     was_let_go: bool = False
@@ -84,6 +86,7 @@ class Judge:
         is_durable: Whether the jobs are kept on disk.
         disk_failed: Whether something could not be written.
         is_over: Whether nothing happens any more.
+        max_concurrency: How many jobs of a process may be under way.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Judge:
         self.is_durable = is_durable
         self.disk_failed = False
         self.is_over = False
+        self.max_concurrency: int | None = None
         self._keeps_text = keeps_text
         self._lost_after = lost_after
         self._now = now
@@ -163,8 +167,14 @@ class Judge:
                 case.met.add(what)
 
     def asked(self, verb: str, job_id: str, fault: Fault | None) -> None:
-        """Note an exchange and what meets it."""
+        """Note an exchange and what meets it; hold that no more jobs are under way than may be."""
         self.note(verb, self.name(job_id), fault.name if fault else "")
+        process = PROCESS.get()
+        if verb == "create" and process is not None and job_id in self.cases:
+            self.cases[job_id].sender = process.name
+            busy = [case for case in self.cases.values() if case.sender == process.name not in case.ends]
+            is_within = self.max_concurrency is None or len(busy) <= self.max_concurrency
+            self.holds(is_within or "stopped" in self.cases[job_id].met, f"{len(busy)} jobs are under way")
         if fault is None:
             return
         for case in self._of(job_id):

@@ -291,6 +291,7 @@ class World:
             keeps_text=plan.keeps_text or not plan.is_durable,
             is_durable=plan.is_durable,
         )
+        self.judge.max_concurrency = plan.settings.get("max_concurrency")
         self.service = Service(luck, self.judge)
         self.disk = Disk(path, luck, self.judge)
         self.wall_shift = 0.0
