@@ -47,7 +47,7 @@ class Case:
         met: The faults of its exchanges, the traits of its responses, and what its processes went through.
         is_unclear: Whether a create of it left of which nobody can know what became.
         is_unwanted: Whether anybody had a reason to cancel it.
-        sender: The process that sent its last create.
+        is_sent: Whether a create of it was sent.
         is_told: Whether anybody learned its id.
         removals: How many removals may have taken it away.
         was_let_go: Whether a handler was closed that left it running.
@@ -64,7 +64,7 @@ class Case:
     met: set[str] = field(default_factory=set)
     is_unclear: bool = False
     is_unwanted: bool = False
-    sender: str = ""
+    is_sent: bool = False
     is_told: bool = False
     removals: int = 0
     was_let_go: bool = False
@@ -86,7 +86,8 @@ class Judge:
         is_durable: Whether the jobs are kept on disk.
         disk_failed: Whether something could not be written.
         is_over: Whether nothing happens any more.
-        max_concurrency: How many jobs of a process may be under way.
+        max_concurrency: How many jobs may be under way.
+        runs: Tells whether the service works on a job.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Judge:
         self.disk_failed = False
         self.is_over = False
         self.max_concurrency: int | None = None
+        self.runs: Callable[[str], bool] = lambda job_id: False
         self._keeps_text = keeps_text
         self._lost_after = lost_after
         self._now = now
@@ -169,17 +171,21 @@ class Judge:
     def asked(self, verb: str, job_id: str, fault: Fault | None) -> None:
         """Note an exchange and what meets it; hold that no more jobs are under way than may be."""
         self.note(verb, self.name(job_id), fault.name if fault else "")
-        process = PROCESS.get()
-        if verb == "create" and process is not None and job_id in self.cases:
-            self.cases[job_id].sender = process.name
-            busy = [case for case in self.cases.values() if case.sender == process.name not in case.ends]
-            is_within = self.max_concurrency is None or len(busy) <= self.max_concurrency
-            self.holds(is_within or "stopped" in self.cases[job_id].met, f"{len(busy)} jobs are under way")
+        if verb == "create" and job_id in self.cases:
+            self._count(self.cases[job_id])
         if fault is None:
             return
         for case in self._of(job_id):
             case.met.add(fault.name if verb != "create" else f"{fault.name}, at the create")
             case.is_unclear |= verb == "create" and fault.is_unclear
+
+    def _count(self, case: Case) -> None:
+        """Hold that there is room for a job that is sent; on disk, what is taken up, or left running, needs none."""
+        case.is_sent = True
+        others = [other for other in self.cases.values() if other.is_sent and other is not case and not other.ends]
+        busy = [other.name for other in others if self.runs(other.job_id)]
+        has_room = self.is_durable or self.max_concurrency is None or len(busy) < self.max_concurrency
+        self.holds(has_room or "closed" in case.met, f"{case.name} is sent, and {busy} are under way")
 
     def accepted(self, job_id: str, response_id: str, count: int, traits: Iterable[str]) -> None:
         """Hold that no job is paid for twice."""
@@ -227,7 +233,8 @@ class Judge:
             case.ends.setdefault(where, after)
             if after.failure is not None and after.failure.code == "lost" and before is not None:
                 is_long = case.denied_since is not None and self._now() - case.denied_since >= self._lost_after - _SLACK
-                self.holds(before.status.is_terminal or is_long, f"{name} was given up too early")
+                is_shared = "attached" in case.met or case.job_id in self._attached  # then others hear of it, too
+                self.holds(before.status.is_terminal or is_long or is_shared, f"{name} was given up too early")
 
     # --- replies --------------------------------------------------------------------------------------------
 

@@ -152,6 +152,7 @@ class Service:
         self.accepted: Counter[str] = Counter()
         self.luck = luck
         self._judge = judge
+        judge.runs = self._runs
 
     async def exchange(
         self, method: str, path: str, timeout: float | None, body: Mapping[str, Any] | None = None
@@ -195,6 +196,10 @@ class Service:
             )
             self._judge.looked(job_id, answer, is_good=is_good)
         return answer
+
+    def _runs(self, job_id: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        return any(one.job_id == job_id and one.word(now) not in _OVER for one in self.responses.values())
 
     def _job_of(self, response_id: str, body: Mapping[str, Any] | None) -> str:
         if body is not None:
