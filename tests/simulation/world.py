@@ -147,10 +147,14 @@ class Program:
     def _befalls(self, what: str, case: Case) -> None:
         if not case.ends:
             case.met.add(what)
-            # What was not sent cannot be left to anybody in memory; and on disk, a wish to cancel may be left, too.
-            is_durable, cancels = self.world.plan.is_durable, self.world.cancels_on_close
-            case.is_unwanted |= cancels or not is_durable
-            case.was_let_go |= is_durable or not cancels
+            self._leave(case)
+
+    def _leave(self, case: Case) -> None:
+        """Note what becomes of a job as its handler closes."""
+        # What was not sent cannot be left to anybody in memory; and on disk, a wish to cancel may be left, too.
+        is_durable, cancels = self.world.plan.is_durable, self.world.cancels_on_close
+        case.is_unwanted |= cancels or not is_durable
+        case.was_let_go |= is_durable or not cancels
 
     # --- what users do --------------------------------------------------------------------------------------
 
@@ -194,8 +198,9 @@ class Program:
             case.question = case.question or question
             case.timeout = timeout or self.world.plan.settings.get("timeout") or case.timeout
             case.is_told = True
-            if self.is_closed:  # by now
-                self._befalls("closed", case)
+            if self.is_closed:  # by now; it may even have ended by that
+                case.met.add("closed")
+                self._leave(case)
         else:
             reason = self.is_closed or self.judge.disk_failed
             self.judge.holds(reason, f"a start is refused: {reply['error']}")
