@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from o3pro_bg._door import Slots
 from o3pro_bg._in_flight import _Place
 from o3pro_bg._ledger import Ledger
 from o3pro_bg._life import Life
-from o3pro_bg._line import Line, Slots
 from o3pro_bg._lookout import Lookout
 from o3pro_bg._records import Failure, JobRecord, News
 from o3pro_bg._remote import Trouble
@@ -150,8 +150,8 @@ def hold_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hold_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(self: Slots, most: int) -> None:
-        self._free, self._line = 100 * most, Line()
+    def make(self: Slots, most: int | None) -> None:
+        self.free, self.doors = 100 * (most or 1), []
 
     monkeypatch.setattr(Slots, "__init__", make)
 
