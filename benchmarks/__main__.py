@@ -53,6 +53,7 @@ SCENARIOS = {
     "take_over": Scenario("Taking jobs over", "--rounds 3"),
     "kills": Scenario("Kills", "--kills 20"),
     "threads": Scenario("A hundred threads"),
+    "traps": Scenario("Traps"),
 }
 
 

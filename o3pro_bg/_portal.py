@@ -165,6 +165,7 @@ class _Server:
         self._futures: set[concurrent.futures.Future[Any]] = set()
         self._lock = threading.RLock()
         self._at_exit = False
+        self._is_ending = False
         self._told_at = float("-inf")  # that it is blocked
         self._pid = os.getpid()
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
@@ -182,14 +183,16 @@ class _Server:
 
         The thread is not asked whether it lives: a Ctrl-C in the midst of that marks it as ended (CPython 3.12).
         """
-        return self._pid == os.getpid() and not self._loop.is_closed()
+        return self._pid == os.getpid() and not self._is_ending
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         try:
             with self._lock:
+                if self._is_ending:
+                    raise RuntimeError
                 future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
                 self._futures.add(future)
-        except RuntimeError:  # the loop has ended
+        except RuntimeError:  # the loop has ended, or tidies up
             coroutine.close()
             raise _closed() from None
         future.add_done_callback(self._futures.discard)
@@ -206,8 +209,8 @@ class _Server:
             self._told_at = time.monotonic() if is_due else self._told_at
         if is_due:
             log.warning(
-                "the loop of a handler is blocked, and with it all jobs: it stands in %s; what takes long belongs in a "
-                "thread of its own",
+                "the loop of a handler has not answered for a second, and all jobs stand still: it is in %s; what "
+                "takes long there belongs in a thread of its own",
                 _place_of(self.thread),
             )
 
@@ -238,7 +241,10 @@ class _Server:
             with WHOLE:
                 import_module("anyio._backends._asyncio")  # which the first job would do, whenever a fork comes
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._until_rung())
+                try:
+                    runner.run(self._until_rung())
+                finally:  # whoever comes while it tidies up would be forgotten
+                    self._is_ending = True
         except BaseException as exc:
             # As the interpreter exits, a loop cannot end its thread pool (CPython 3.12): all else is done by then.
             level = logging.DEBUG if self._at_exit else logging.ERROR

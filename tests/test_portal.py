@@ -224,7 +224,7 @@ def test_a_blocked_loop_is_told_with_what_blocks_it(
     release.set()
     assert [caller.outcome() for caller in callers] == [42] * 10
     (record,) = caplog.records
-    assert (record.levelname, "the loop of a handler is blocked" in record.getMessage()) == ("WARNING", True)
+    assert (record.levelname, "the loop of a handler has not answered" in record.getMessage()) == ("WARNING", True)
     assert "of_mine (test_portal.py:" in record.getMessage()
     assert "release.wait" not in record.getMessage(), "a line of the user's may hold anything"
 
@@ -439,6 +439,34 @@ def test_a_waiter_wakes_when_the_loops_clean_up_breaks_off(portal: LoopThread) -
     portal.stop(0)
     with pytest.raises(HandlerClosed):
         waiter.outcome()
+
+
+def test_nothing_is_taken_while_the_loop_tidies_up(portal: LoopThread) -> None:
+    """From the moment in which the loop has stopped, whoever comes is refused, while others still end."""
+    begun, released = threading.Event(), asyncio.Event()
+
+    async def takes_its_time() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            begun.set()
+            await released.wait()
+
+    ending = portal.submit(takes_its_time)
+    portal.call(answer, 1)
+    server = portal._server
+    assert server is not None
+    server._loop.call_soon_threadsafe(server._loop.stop)
+    assert begun.wait(PATIENCE)
+    assert not portal.is_open
+    with pytest.raises(HandlerClosed):
+        portal.submit(answer, 1)
+    with pytest.raises(HandlerClosed):
+        server.submit(answer(1))
+    server._loop.call_soon_threadsafe(released.set)
+    with pytest.raises((HandlerClosed, concurrent.futures.CancelledError)):
+        ending.result(PATIENCE)
+    server.thread.join(PATIENCE)
 
 
 def test_a_portal_that_nobody_holds_ends_its_thread() -> None:
