@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-WHOLE: Final = threading.RLock()
-"""Held while something is done of which a child could not inherit a half, such as an import: a fork waits for it."""
+_PATIENCE: Final = 5.0  # seconds that a fork waits for what is done as a whole
+
+_WHOLE: Final = [threading.RLock()]
+_HOLDERS: Final[list[int]] = []  # the thread that forks, if it did not have to wait for too long
 
 KEPT: Final[list[Any]] = []
 """What was inherited. It is never collected: what that would close is the parent's."""
@@ -57,6 +59,13 @@ class Reborn:
             return vars(self)[name]
 
 
+@contextmanager
+def whole() -> Iterator[None]:
+    """Do something of which a child could not inherit a half, such as an import: a fork waits for it."""
+    with _WHOLE[0]:
+        yield
+
+
 _HEIRS: Final[WeakSet[Reborn]] = WeakSet()
 
 
@@ -74,11 +83,23 @@ def disown(descriptors: Iterable[int]) -> None:
     os.close(nowhere)
 
 
+def _wait() -> None:
+    if _WHOLE[0].acquire(timeout=_PATIENCE):
+        _HOLDERS.append(threading.get_ident())
+
+
+def _go_on() -> None:
+    if threading.get_ident() in _HOLDERS:
+        _HOLDERS.remove(threading.get_ident())
+        _WHOLE[0].release()
+
+
 def _begin_again() -> None:
-    WHOLE.release()
+    _HOLDERS.clear()
+    _WHOLE[0] = threading.RLock()
     for heir in list(_HEIRS):
         heir.begin_again()
 
 
 if hasattr(os, "register_at_fork"):  # there are no forks on Windows
-    os.register_at_fork(before=WHOLE.acquire, after_in_parent=WHOLE.release, after_in_child=_begin_again)
+    os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_begin_again)

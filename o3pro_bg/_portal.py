@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from anyio import CapacityLimiter
 
-from o3pro_bg._forks import KEPT, WHOLE, disown
+from o3pro_bg._forks import KEPT, disown, whole
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class _Server:
 
     def _serve(self) -> None:
         try:
-            with WHOLE:
+            with whole():
                 import_module("anyio._backends._asyncio")  # which the first job would do, whenever a fork comes
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 try:

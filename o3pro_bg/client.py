@@ -16,7 +16,7 @@ from urllib.request import getproxies
 import anyio
 from anyio import to_thread
 
-from o3pro_bg._forks import KEPT, WHOLE
+from o3pro_bg._forks import KEPT, whole
 from o3pro_bg._lanes import KEEP_ALIVE, AiohttpLane, HttpxLane, Way
 from o3pro_bg._records import Failure
 from o3pro_bg._remote import RemoteTrouble, Trouble
@@ -115,7 +115,7 @@ class O3ProClient:
 
     def _make_whole_remote(self, token: EntraToken | None) -> ResponsesRemote:
         """Make a remote, and no fork meanwhile: a child would wait for ever for the import that it has half of."""
-        with WHOLE:
+        with whole():
             return self._make_remote(token)
 
     def _make_remote(self, token: EntraToken | None) -> ResponsesRemote:

@@ -52,7 +52,7 @@ class BackgroundHandler(Face):
         **settings: See `Settings`.
 
     Raises:
-        StoreError: The store cannot be opened.
+        StoreError: The store cannot be opened. After a fork the first verb opens it again, and raises this.
     """
 
     LEFT = Face.LEFT | {"_portal", "_then_of"}

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from o3pro_bg import _forks
+from o3pro_bg import BackgroundHandler, StoreError, _forks
 from o3pro_bg._forks import Reborn, disown
 
+from .faces import QUICK, fake
 from .peers import until
 
 if TYPE_CHECKING:
@@ -304,6 +306,66 @@ def test_what_was_left_to_the_parent_begins_anew_when_it_is_wanted(monkeypatch: 
     assert [left.get("open_since") for left in kept] == [1, None, 2]
     with pytest.raises(AttributeError, match="'Shop' object has no attribute 'closed'"):
         _ = shop.closed  # type: ignore[attr-defined]
+
+
+def test_a_fork_waits_for_what_is_done_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits until that is over, but not for ever; a child has it over in any case."""
+    monkeypatch.setattr(_forks, "_PATIENCE", 0.05)
+    monkeypatch.setattr(_forks, "_WHOLE", [threading.RLock()])
+    monkeypatch.setattr(_forks, "_HEIRS", set())
+    begun, over = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with _forks.whole():
+            begun.set()
+            over.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        assert begun.wait(20)
+        _forks._wait()
+        _forks._go_on()
+        assert not working.done()
+        over.set()
+        working.result(20)
+        _forks._wait()
+        another = pool.submit(work)
+        _forks._go_on()
+        another.result(20)
+        _forks._wait()
+        _forks._begin_again()  # as in the child
+        pool.submit(work).result(20)
+    assert not _forks._HOLDERS
+
+
+def test_a_child_that_cannot_open_its_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first verb in a child raises StoreError where the file cannot be opened, and the next one tries again."""
+    kept: list[Any] = []
+    monkeypatch.setattr(_forks, "KEPT", kept)
+    path = tmp_path / "jobs.db"
+    handler = BackgroundHandler(fake(), pace=QUICK, store=path)
+    handler.begin_again()
+    kept[0]["_portal"].stop(1)
+    path.rename(tmp_path / "other.db")
+    path.mkdir()
+    with pytest.raises(StoreError, match="it is no regular file"):
+        handler.check_status("nope")
+    path.rmdir()
+    with handler:
+        assert handler.submit("q").result(5).startswith("fake")
+
+
+def test_closing_in_a_child_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that a child only closes opens no file and starts no loop there, and reads answer afterwards."""
+    kept: list[Any] = []
+    monkeypatch.setattr(_forks, "KEPT", kept)
+    handler = BackgroundHandler(fake(), pace=QUICK, store=tmp_path / "jobs.db", language="en")
+    handler.begin_again()
+    handler.close()
+    assert "_portal" not in vars(handler)
+    assert handler.list_active_jobs() == []
+    assert "closed" in handler.start_background_task("q")["error"]
+    kept[0]["_portal"].stop(1)
 
 
 def test_what_is_disowned_leads_nowhere() -> None:
