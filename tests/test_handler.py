@@ -514,7 +514,7 @@ def test_a_start_that_is_interrupted_leaves_no_job_that_nobody_lives(
         submit = handler._portal.submit
 
         def interrupted(*args: Any) -> None:
-            monkeypatch.undo()
+            monkeypatch.setattr(handler._portal, "submit", submit)
             if when == "afterwards":
                 submit(*args)
             raise KeyboardInterrupt
