@@ -126,3 +126,10 @@ def grace_of(timeout: float) -> float:
     if not is_figure(timeout):
         raise ValueError("timeout has to be a finite number of seconds, 0 or more")
     return timeout
+
+
+def patience_with(kind: type[BaseException] | None) -> float:
+    """Answer the seconds that closing may take for who leaves by an exception of this kind, or by none."""
+    return (
+        5.0 if kind is None or issubclass(kind, Exception) else 1.2
+    )  # Ctrl-C, sys.exit and cancellation are in a hurry

@@ -15,7 +15,7 @@ from o3pro_bg._face import REFRESH_PATIENCE, Face
 from o3pro_bg._ledger import outcome, soon
 from o3pro_bg._records import JobRecord, News
 from o3pro_bg._remote import RemoteTrouble
-from o3pro_bg._settings import Settings, grace_of
+from o3pro_bg._settings import Settings, grace_of, patience_with
 from o3pro_bg._states import Event
 from o3pro_bg.errors import HandlerClosed, JobNotFound, StoreError
 from o3pro_bg.job import AsyncJob, check_callback, on_loop
@@ -245,8 +245,8 @@ class AsyncBackgroundHandler(Face):
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self.aclose(patience_with(kind))
 
     async def _open(self) -> None:
         """Open a durable store, which the first to come does; raises `StoreError`."""

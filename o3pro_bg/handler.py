@@ -16,7 +16,7 @@ from o3pro_bg._face import REFRESH_PATIENCE, Face
 from o3pro_bg._portal import LoopThread
 from o3pro_bg._records import JobRecord
 from o3pro_bg._remote import RemoteTrouble
-from o3pro_bg._settings import Settings, grace_of
+from o3pro_bg._settings import Settings, grace_of, patience_with
 from o3pro_bg.errors import HandlerClosed, JobNotFound, StoreError
 from o3pro_bg.job import Job, check_callback, in_worker
 
@@ -350,8 +350,8 @@ class BackgroundHandler(Face):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(patience_with(kind))
 
     def _refresh(self, job_ids: Iterable[str]) -> None:
         """Where a job is not known here, see what other processes have written by now."""

@@ -75,6 +75,8 @@ ENDINGS = {
     "an exception": Ending("raise ValueError('mine')", 1, tracebacks=1),
     "Ctrl-C during a wait": Ending("job.wait()", -signal.SIGINT, signal.SIGINT, tracebacks=1),
     "Ctrl-C during submits": Ending(SUBMITTING, -signal.SIGINT, signal.SIGINT, tracebacks=1),
+    "sys.exit in a with": Ending("with handler:\n    sys.exit(3)", 3),
+    "Ctrl-C in a with": Ending("with handler:\n    job.wait()", -signal.SIGINT, signal.SIGINT, tracebacks=1),
     "SIGTERM that exits": Ending(
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\nprint('ending', flush=True)\njob.wait()",
         143,
@@ -87,6 +89,9 @@ ASYNC_ENDINGS = {
     "an exception": Ending("raise ValueError('mine')", 1, tracebacks=1),
     # asyncio raises KeyboardInterrupt where the cancelled wait was: two tracebacks of one error.
     "Ctrl-C during a wait": Ending("await job.wait()", -signal.SIGINT, signal.SIGINT, tracebacks=2),
+    "Ctrl-C in an async with": Ending(
+        "async with handler:\n    await job.wait()", -signal.SIGINT, signal.SIGINT, tracebacks=2
+    ),
 }
 CASES = [
     *[pytest.param(SYNC, ending, id=name) for name, ending in ENDINGS.items()],
