@@ -130,6 +130,5 @@ def grace_of(timeout: float) -> float:
 
 def patience_with(kind: type[BaseException] | None) -> float:
     """Answer the seconds that closing may take for who leaves by an exception of this kind, or by none."""
-    return (
-        5.0 if kind is None or issubclass(kind, Exception) else 1.2
-    )  # Ctrl-C, sys.exit and cancellation are in a hurry
+    # Ctrl-C, sys.exit and a cancellation are in a hurry.
+    return 5.0 if kind is None or issubclass(kind, Exception) else 1.2

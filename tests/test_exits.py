@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
-SOON = 2.0  # seconds in which a process ends, whatever the service does
 SYNC = """
 import os, signal, sys, threading, time
 from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig, Pace, SqliteStore
@@ -141,6 +140,11 @@ def ended(
         return Ended(time.monotonic() - begun, errors, process.returncode)
 
 
+def soon() -> float:
+    """Answer in how many seconds a process ends: two, and more where a machine has too much to do for all."""
+    return 2.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def is_quiet(errors: str, ending: Ending) -> bool:
     """Tell whether no error is told but the script's own."""
     ours = ("Thread", "Task", "Exception ignored", "Unclosed", "o3pro_bg store")
@@ -168,7 +172,7 @@ def test_a_process_ends_soon_though_the_service_hangs(
         found = ended(o3pro_emulator, script, ending, tmp_path / "jobs.db" if store == "file" else None, hang)
     assert found.code == ending.code, found.errors
     assert is_quiet(found.errors, ending), found.errors
-    assert found.seconds < SOON
+    assert found.seconds < soon()
 
 
 @pytest.mark.parametrize("store", ["memory", "file"])
@@ -198,7 +202,7 @@ def test_sigterm_without_a_handler_ends_at_once(o3pro_emulator: Emulator) -> Non
     with hanging(o3pro_emulator) as hang:
         found = ended(o3pro_emulator, SYNC, ending, None, hang)
     assert (found.code, found.errors) == (-signal.SIGTERM, "")
-    assert found.seconds < SOON
+    assert found.seconds < soon()
 
 
 def test_a_process_ends_soon_though_a_callback_blocks(o3pro_emulator: Emulator) -> None:
@@ -207,4 +211,4 @@ def test_a_process_ends_soon_though_a_callback_blocks(o3pro_emulator: Emulator) 
     blocking = "called = threading.Event()\njob.add_done_callback(lambda _: (called.set(), threading.Event().wait()))\n"
     found = ended(o3pro_emulator, SYNC, Ending(blocking + "called.wait()\nprint('ending', flush=True)", 0), None)
     assert (found.code, found.errors) == (0, "")
-    assert found.seconds < SOON
+    assert found.seconds < soon()
