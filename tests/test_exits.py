@@ -92,9 +92,14 @@ ASYNC_ENDINGS = {
         "async with handler:\n    await job.wait()", -signal.SIGINT, signal.SIGINT, tracebacks=2
     ),
 }
+ALL = [
+    *[(SYNC, ending, name) for name, ending in ENDINGS.items()],
+    *[(ASYNC, ending, f"async: {name}") for name, ending in ASYNC_ENDINGS.items()],
+]
 CASES = [
-    *[pytest.param(SYNC, ending, id=name) for name, ending in ENDINGS.items()],
-    *[pytest.param(ASYNC, ending, id=f"async: {name}") for name, ending in ASYNC_ENDINGS.items()],
+    *[pytest.param(script, ending, "memory", id=name) for script, ending, name in ALL],
+    # What a file adds is a thread that writes: how the script ends makes no difference to it.
+    *[pytest.param(script, ending, "file", id=f"{name}, file") for script, ending, name in ALL if "Ctrl-C" in name],
 ]
 
 
@@ -161,8 +166,7 @@ def hanging(emulator: Emulator) -> Iterator[Callable[[], None]]:
         os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("store", ["memory", "file"])
-@pytest.mark.parametrize(("script", "ending"), CASES)
+@pytest.mark.parametrize(("script", "ending", "store"), CASES)
 def test_a_process_ends_soon_though_the_service_hangs(
     o3pro_emulator: Emulator, tmp_path: Path, script: str, ending: Ending, store: str
 ) -> None:
