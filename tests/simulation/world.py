@@ -276,7 +276,9 @@ class Program:
         job_id = self._some_job(luck)
         with suppress(JobNotFinished):
             token = self.handler.job(job_id).continuation_token()
-            await self.handler.attach(token)
+            job = await self.handler.attach(token)
+            if self.is_closed:  # by now
+                self._leave(self.judge.case(job.id))
 
     _VERBS = (start, start, start, start, start, start, ask, ask, wait, wait, wait_for_all, give_up, give_up, cancel,
               cancel_in_the_end, cancel_in_the_end, remove, attach)  # fmt: skip
