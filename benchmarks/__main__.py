@@ -54,6 +54,7 @@ SCENARIOS = {
     "kills": Scenario("Kills", "--kills 20"),
     "threads": Scenario("A hundred threads"),
     "traps": Scenario("Traps"),
+    "soak": Scenario("Soak", "--jobs 5000"),
 }
 
 

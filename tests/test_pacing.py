@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -132,3 +133,16 @@ def test_backoff_doubles_up_to_a_minute(failures: int, low: float, high: float) 
 def test_backoff_takes_its_figures() -> None:
     """The first pause and the ceiling can be given."""
     assert [backoff(n, 1, first=3, ceiling=10) for n in (1, 2, 3)] == [3, 6, 10]
+
+
+def test_pace_is_what_it_was_made() -> None:
+    """A pace is made by names, and does not change."""
+    with pytest.raises(TypeError):
+        Pace(1.0)  # type: ignore[call-arg]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Pace().floor = 1.0  # type: ignore[misc]
+
+
+def test_a_fast_pace_is_fast_from_the_start() -> None:
+    """Where nothing is known of durations, no first wait is longer than the bounds."""
+    assert Pace(floor=0.01, ceiling=0.02).delay(0.0, 0.0) == 0.01
