@@ -19,8 +19,11 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,8 +172,6 @@ def survives(mutant: Mutant | None, suites: str) -> bool:
 
 
 def _run(mutant: Mutant | None, suites: str) -> int:
-    import pytest
-
     if mutant is not None:
         sys.meta_path.insert(0, _Finder(mutant))
     paths = [str(HOUSE / "tests" / f"test_{suite}.py") for suite in dict.fromkeys(suites.split())]
@@ -190,6 +191,8 @@ def main() -> None:
     os.chdir(HOUSE)
     for name in ("openai", "httpx2", "aiohttp", "azure.identity"):
         importlib.import_module(name)
+    for plugin in entry_points(group="pytest11"):
+        plugin.load()
     for module in arguments.modules:
         if not survives(None, SUITES[module]):
             print(f"{module}: its suites fail as it is")

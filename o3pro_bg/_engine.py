@@ -174,12 +174,12 @@ class Engine:
         end = self.ledger.end_of(job_id)
         if end.done():
             return CancelVerdict.TOO_LATE
+        refused = self.ledger.refusal_of(job_id)  # before the end, which lets go of it
         wished = self.ledger.note_cancel(job_id)
         if not self.ledger.holds(job_id):
             await outcome(wished)
         if self.ledger.holds(job_id):  # it may have come here meanwhile
             self._life_of(job_id).cancel()
-        refused = self.ledger.refusal_of(job_id)
         either: list[asyncio.Future[Any]] = [end, refused]
         await asyncio.wait(either, timeout=_CANCEL_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         if end.done():

@@ -360,3 +360,23 @@ async def test_a_client_that_fails_when_nobody_waits_any_more_is_no_complaint() 
     await asyncio.sleep(1)
     gc.collect()
     assert not complaints
+
+
+@virtual
+async def test_nothing_is_left_of_jobs_that_have_ended() -> None:
+    """Whatever became of a job and of who waited for it, no table holds anything of it afterwards."""
+    bench = Bench()
+    bench.remote.script["create"] = [None, None, None, trouble(Trouble.REFUSED)]
+    for job_id in ("completed", "cancelled", "obstinate", "failed", "not sent"):
+        bench.start(job_id)
+    assert await bench.engine.cancel("not sent") is CancelVerdict.CONFIRMED
+    await asyncio.sleep(5)
+    with pytest.raises(TimeoutError):
+        await bench.ledger.wait("completed", 0.1)
+    assert await bench.engine.cancel("cancelled") is CancelVerdict.CONFIRMED
+    bench.remote.script["cancel"] = [trouble(Trouble.REFUSED)]
+    assert await bench.engine.cancel("obstinate") is CancelVerdict.REFUSED
+    await asyncio.wait(bench.tasks.values())
+    ledger, engine = bench.ledger, bench.engine
+    assert not any((ledger._ends, ledger._refusals, ledger._drafts, ledger._wishes, ledger._missed))
+    assert not any((engine._lives, engine._take_backs, engine._background, engine.expected))

@@ -43,6 +43,12 @@ def test_token_goes_there_and_back() -> None:
     assert from_token(to_token(record())) == FACTS
 
 
+def test_a_token_may_be_long() -> None:
+    """Each of its texts may have 512 characters."""
+    facts = {**FACTS, **dict.fromkeys(("job_id", "response_id", "effort", "deployment"), "x" * 512)}
+    assert from_token(changed(**facts)) == facts
+
+
 def test_token_holds_no_text() -> None:
     """Neither the question, the options nor the answer is in a token, however it is read."""
     token = to_token(record())
@@ -101,6 +107,8 @@ def test_other_version_is_named() -> None:
         changed(created_at=10**400),
         *[changed(created_at=float(text)) for text in ("nan", "inf", "-1")],
         changed(created_at=True),
+        to_token(record()).replace(":", ":!"),
+        *[changed(**{name: ["x"]}) for name in ("job_id", "response_id", "effort", "deployment")],
         *[changed(response_id=bad) for bad in ("", ".", "..", "../x", "a b", "a\nb", "x" * 513)],
         *[changed(job_id=bad) for bad in ("", "a\nb", "\x1b", "x" * 513)],
         *[changed(**{name: bad}) for name in ("effort", "deployment") for bad in ("a\nb", "x" * 513)],
