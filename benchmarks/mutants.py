@@ -97,7 +97,7 @@ def faults_of(node: ast.AST) -> Iterator[Callable[[Any], Any]]:
             yield lambda it: _set(it, func=ast.Name(other[it.func.id], ast.Load()))
         case ast.Expr(value=ast.Call() | ast.Await()) | ast.Raise() | ast.AugAssign():
             yield lambda it: ast.Pass()
-        case ast.Return(value=ast.expr()):
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
             yield lambda it: _set(it, value=ast.Constant(None))
 
 

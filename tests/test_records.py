@@ -16,6 +16,8 @@ FAILURE = Failure("server_error", "it broke")
 ZEROS = Usage(0, 0)
 USAGE = Usage(10, 200, 150, 5)
 
+RECORD = JobRecord("job", JobRequest("q", "low"), 0.0, 0.0)
+
 
 def record(**facts: Any) -> JobRecord:
     """Answer the record of a job that was submitted at 100 s."""
@@ -195,3 +197,40 @@ def test_everything_is_frozen(thing: Any) -> None:
     name = dataclasses.fields(thing)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(thing, name, "other")
+
+
+def test_reprs_tell_no_text() -> None:
+    """Neither a request, nor news, nor a record shows a question, an option, a key of the user's, or an answer."""
+    item = {"arguments": "a canary"}
+    request = JobRequest("a canary", "low", options=item, endpoint="a canary", dedupe_key="a canary")
+    news = News(answer="a canary", output_items=(item,))
+    record = JobRecord("job", request, 0.0, 0.0, answer="a canary", output_items=(item,))
+    assert "canary" not in f"{request!r} {news!r} {record!r}"
+
+
+@pytest.mark.parametrize("thing", [JobRequest("q", "low"), Usage(1, 2), Failure("x"), News(), RECORD], ids=repr)
+def test_what_is_known_does_not_change(thing: Any) -> None:
+    """Whoever holds one of these holds it as it is."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(thing, dataclasses.fields(thing)[0].name, None)
+
+
+def test_what_a_new_job_is() -> None:
+    """A new job goes with the others, is all there, is not in doubt, and belongs to no time of being held."""
+    assert (RECORD.request.priority, RECORD.request.is_whole, RECORD.doubtful, RECORD.epoch) == (0, True, 0, 0)
+    assert dataclasses.replace(RECORD, epoch=7) == RECORD, "records of two epochs say the same"
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "lacks"),
+    [
+        (JobStatus.COMPLETED, None, True),
+        (JobStatus.COMPLETED, "", False),
+        (JobStatus.COMPLETED, "text", False),
+        (JobStatus.FAILED, None, False),
+        (JobStatus.RUNNING, None, False),
+    ],
+)
+def test_an_answer_is_lacking(status: JobStatus, answer: str | None, lacks: bool) -> None:
+    """Only a completed job lacks the answer that is not here."""
+    assert dataclasses.replace(RECORD, status=status, answer=answer).lacks_answer is lacks

@@ -141,6 +141,13 @@ def test_what_is_no_path_is_refused(path: str) -> None:
         SqliteStore(path)
 
 
+@pytest.mark.parametrize("store_text", [None, 0, "no"])
+def test_whether_texts_are_kept_is_a_truth_value(path: Path, store_text: Any) -> None:
+    """What only looks like a no is refused, instead of keeping the texts."""
+    with pytest.raises(TypeError, match="store_text= must be True or False"):
+        SqliteStore(path, store_text=store_text)
+
+
 @pytest.mark.parametrize("lease", [0, 0.09, -1, float("nan"), float("inf")])
 def test_lease_that_is_none_is_refused(path: Path, lease: float) -> None:
     """A lease in which nobody could show that he lives, or one without an end, is refused at once."""
