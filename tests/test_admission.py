@@ -93,6 +93,12 @@ def test_a_priority_that_is_no_whole_number_raises(priority: object) -> None:
         ask(priority=priority)
 
 
+def test_what_nobody_asks_for_is_none() -> None:
+    """Without options there are none, without a priority a job goes with the others."""
+    request = admit(CONFIG, "q", "low", None, {})
+    assert (request.options, request.priority, request.dedupe_key, request.timeout) == ({}, 0, None, None)
+
+
 def test_options_are_copied() -> None:
     """What the caller changes afterwards does not change the job."""
     tools: list[Any] = [{"type": "web_search"}]

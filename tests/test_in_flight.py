@@ -109,3 +109,18 @@ async def test_a_cancel_overtakes_the_looks_of_many_jobs() -> None:
     assert bench.remote.counts["cancel"] == 1
     assert await cancel in (CancelVerdict.CONFIRMED, CancelVerdict.UNCONFIRMED)
     await bench.engine.close(0)
+
+
+@virtual
+async def test_no_place_is_won_by_giving_up() -> None:
+    """Who is cancelled while he waits is cancelled, and leaves no more places than there were."""
+    bound = InFlight(1)
+    async with bound.place("job"):
+        waiter = asyncio.create_task(bound.enter("another", is_urgent=False))
+        await asyncio.sleep(1)
+        waiter.cancel()
+        await asyncio.wait([waiter])
+        assert waiter.cancelled()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1), bound.place("third"):
+                raise AssertionError("there was one place")
