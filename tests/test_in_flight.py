@@ -116,7 +116,7 @@ async def test_no_place_is_won_by_giving_up() -> None:
     """Who is cancelled while he waits is cancelled, and leaves no more places than there were."""
     bound = InFlight(1)
     async with bound.place("job"):
-        waiter = asyncio.create_task(bound.enter("another", is_urgent=False))
+        waiter = asyncio.create_task(bound.enter("another", is_urgent=False, is_create=False))
         await asyncio.sleep(1)
         waiter.cancel()
         await asyncio.wait([waiter])
