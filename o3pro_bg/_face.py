@@ -38,7 +38,7 @@ REFRESH_PATIENCE: Final = 2.0  # seconds that a look for a job that other proces
 class Face(Reborn):
     """The common part of `BackgroundHandler` and `AsyncBackgroundHandler`."""
 
-    LEFT = frozenset({"_store", "_ledger", "_engine"})
+    _LEFT = frozenset({"_store", "_ledger", "_engine"})
     _store: Store
     _ledger: Ledger
     _engine: Engine
@@ -58,7 +58,7 @@ class Face(Reborn):
         inherits(self)
 
     def _inside(self, store: Store) -> dict[str, Any]:
-        """Answer what lives the jobs of this store, by the names in `LEFT`."""
+        """Answer what lives the jobs of this store, by the names in `_LEFT`."""
         settings = self._settings
         on_close = settings.get("on_close", "detach" if store.durable else "cancel")
         ledger = Ledger(store, retain=settings.get("retain"))

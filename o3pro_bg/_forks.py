@@ -32,20 +32,20 @@ class Reborn:
     What begins anew in a forked process, as soon as something is wanted of it that was left to the parent.
 
     Attributes:
-        LEFT: The names of the attributes that are the parent's.
+        _LEFT: The names of the attributes that are the parent's.
     """
 
-    LEFT: ClassVar[frozenset[str]]
+    _LEFT: ClassVar[frozenset[str]]
 
     @abstractmethod
     def _anew(self, left: dict[str, Any]) -> dict[str, Any]:
         """Answer what a forked process has in place of what it left to the parent."""
         ...
 
-    def begin_again(self) -> None:
+    def _begin_again(self) -> None:
         """Leave to the parent what is its own; called in the child before anything else, so it waits for nothing."""
         own = vars(self)
-        left = {name: own.pop(name) for name in self.LEFT & own.keys()}
+        left = {name: own.pop(name) for name in self._LEFT & own.keys()}
         KEPT.append(left)
         own["_left"] = {**own.get("_left", {}), **left}  # it may not have begun here before the next fork
         own["_beginning"] = threading.RLock()
@@ -53,7 +53,7 @@ class Reborn:
     if not TYPE_CHECKING:  # pragma: no branch - for it every attribute is there from the beginning
 
         def __getattr__(self, name: str) -> Any:
-            if name not in self.LEFT or "_beginning" not in vars(self):
+            if name not in self._LEFT or "_beginning" not in vars(self):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             with self._beginning:
                 if name not in vars(self):  # pragma: no branch - else another thread was first
@@ -100,7 +100,7 @@ def _begin_again() -> None:
     _HOLDERS.clear()
     _WHOLE[0] = threading.RLock()
     for heir in list(_HEIRS):
-        heir.begin_again()
+        heir._begin_again()
 
 
 getattr(os, "register_at_fork", dict)(  # no forks on Windows

@@ -48,7 +48,7 @@ class AsyncBackgroundHandler(Face):
         **settings: See `Settings`.
     """
 
-    LEFT = Face.LEFT | {"_tasks", "_opening"}
+    _LEFT = Face._LEFT | {"_tasks", "_opening"}
     _tasks: dict[asyncio.Task[None], str]
     _opening: asyncio.Future[None] | None
 

@@ -55,7 +55,7 @@ class BackgroundHandler(Face):
         StoreError: The store cannot be opened. After a fork the first verb opens it again, and raises this.
     """
 
-    LEFT = Face.LEFT | {"_portal", "_then_of"}
+    _LEFT = Face._LEFT | {"_portal", "_then_of"}
     _portal: LoopThread
     _then_of: ThenOf
 

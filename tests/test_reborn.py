@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Shop(Reborn):
     """Something that begins anew."""
 
-    LEFT = frozenset({"open_since"})
+    _LEFT = frozenset({"open_since"})
     open_since: int
 
     def __init__(self) -> None:
@@ -39,12 +39,12 @@ def test_what_was_left_to_the_parent_begins_anew_when_it_is_wanted(monkeypatch: 
     kept: list[Any] = []
     monkeypatch.setattr(_forks, "KEPT", kept)
     shop = Shop()
-    shop.begin_again()
-    shop.begin_again()
+    shop._begin_again()
+    shop._begin_again()
     assert shop.begun == 0
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: shop.open_since, range(100))) == {2}
-    shop.begin_again()
+    shop._begin_again()
     assert (shop.open_since, shop.begun) == (3, 2)
     assert [left.get("open_since") for left in kept] == [1, None, 2]
     with pytest.raises(AttributeError, match="'Shop' object has no attribute 'closed'"):
@@ -88,7 +88,7 @@ def test_a_child_that_cannot_open_its_file_says_so(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(_forks, "KEPT", kept)
     path = tmp_path / "jobs.db"
     handler = BackgroundHandler(fake(), pace=QUICK, store=path)
-    handler.begin_again()
+    handler._begin_again()
     kept[0]["_portal"].stop(1)
     path.rename(tmp_path / "other.db")
     path.mkdir()
@@ -104,7 +104,7 @@ def test_closing_in_a_child_begins_nothing(tmp_path: Path, monkeypatch: pytest.M
     kept: list[Any] = []
     monkeypatch.setattr(_forks, "KEPT", kept)
     handler = BackgroundHandler(fake(), pace=QUICK, store=tmp_path / "jobs.db", language="en")
-    handler.begin_again()
+    handler._begin_again()
     handler.close()
     assert "_portal" not in vars(handler)
     assert handler.list_active_jobs() == []
