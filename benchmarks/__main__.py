@@ -55,6 +55,7 @@ SCENARIOS = {
     "threads": Scenario("A hundred threads"),
     "traps": Scenario("Traps"),
     "soak": Scenario("Soak", "--jobs 5000"),
+    "seeds": Scenario("Seeds", "--seeds 2000 --traps 20"),
 }
 
 
