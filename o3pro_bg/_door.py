@@ -45,7 +45,7 @@ class Slots:
 
 class Door:
     """
-    Lets the creates of one deployment go. Who does has a slot, and gives it back once his job is not under way.
+    Lets the creates of one deployment go. Who does gets a slot, and gives it back once his job is not under way.
 
     Args:
         name: The deployment, for the log.
@@ -60,6 +60,7 @@ class Door:
         self._slots = slots
         self._clock = clock
         self._line = Line()
+        self._holders = Line()  # those who have a slot already: they do not wait for who has none
         self._untold: dict[str, dict[Waiter, None]] = {"concurrency": {}, "connection": {}, "rate_limit": {}}
         self._timer: asyncio.TimerHandle | None = None
         slots.doors.append(self)
@@ -68,10 +69,9 @@ class Door:
         """
         Send a create in its turn, and answer the news that it brings.
 
-        A slot is taken with it, which the caller gives back; where there are no news, it is given back already.
-
         Args:
-            waiter: Who sends it; his need is what the service counts for it. What his call raises is raised.
+            waiter: Who sends it; his need is what the service counts for it. He has a slot from now on, whatever
+                becomes of it, which the caller gives back. What his call raises is raised.
             create: Sends it, and calls `leaves` first.
 
         Raises:
@@ -82,7 +82,7 @@ class Door:
             news = await create(reservation)
         except BaseException as exc:
             self._note(reservation, exc)
-            self._slots.give_back()
+            self.let_go()
             raise
         self._budget.accepted(reservation, self._clock(), news.limits)
         self.let_go()
@@ -104,19 +104,25 @@ class Door:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while (waiter := self._line.first()) is not None:
+        while (waiter := self._next()) is not None:
             now = self._clock()
-            if self._slots.free < 1:
-                self._explain("concurrency")
-                return
             if (pause := self._budget.wait(now, waiter.need)) > 0:
                 self._wait(pause)
                 return
-            self._slots.free -= 1
+            self._slots.free -= not waiter.has_slot
+            waiter.has_slot = True
             waiter.call.set_result(self._budget.take(now, waiter.need))
+        if self._line.first() is not None:
+            self._explain("concurrency")
+
+    def _next(self) -> Waiter | None:
+        """Answer who is next of those who have a slot, or can have one."""
+        firsts = [self._holders.first(), self._line.first() if self._slots.free >= 1 else None]
+        return min((first for first in firsts if first is not None), default=None)
 
     async def _leave(self, waiter: Waiter) -> Reservation:
-        self._line.join(waiter)
+        line = self._holders if waiter.has_slot else self._line
+        line.join(waiter)
         for untold in self._untold.values():
             untold[waiter] = None
         try:
@@ -125,9 +131,8 @@ class Door:
         except BaseException:
             if waiter.call.done() and not waiter.call.cancelled() and waiter.call.exception() is None:
                 self._budget.returned(waiter.call.result())  # leave came in the same moment
-                self._slots.give_back()
             waiter.call.cancel()
-            self._line.leave()
+            line.leave()
             self.let_go()  # whoever is next was perhaps waiting for him alone
             raise
         finally:
@@ -162,11 +167,11 @@ class Door:
 
     def _note(self, reservation: Reservation, exc: BaseException) -> None:
         now = self._clock()
-        kind = exc.kind if isinstance(exc, RemoteTrouble) else None
-        if isinstance(exc, RemoteTrouble) and kind is Trouble.THROTTLED:
-            if self._budget.throttled(reservation, now, random.random(), exc.retry_after, exc.limits):
+        trouble = exc if isinstance(exc, RemoteTrouble) else None
+        if trouble is not None and trouble.kind is Trouble.THROTTLED:
+            if self._budget.throttled(reservation, now, random.random(), trouble.retry_after, trouble.limits):
                 log.info("deployment %s: 429; no create for %.1f seconds", self._name, self._budget.closed(now))
-        elif reservation.has_left and kind is not Trouble.UNSENT:
+        elif reservation.has_left and (trouble is None or trouble.kind is not Trouble.UNSENT):
             self._budget.spent(reservation, now)
         else:
             self._budget.returned(reservation)

@@ -35,11 +35,13 @@ class Waiter:
         turn: His place in the order.
         need: How much he needs of what is waited for.
         held_up: Told why he waits, where that is for longer.
+        has_slot: Whether he has a slot already, because a former create of his may have been accepted.
     """
 
-    __slots__ = ("call", "held_up", "need", "turn")
+    __slots__ = ("call", "has_slot", "held_up", "need", "turn")
 
-    def __init__(self, turn: Turn, need: int, held_up: Callable[[str], object]) -> None:
+    def __init__(self, turn: Turn, need: int, held_up: Callable[[str], object], *, has_slot: bool = False) -> None:
+        self.has_slot = has_slot
         self.turn = turn
         self.need = need
         self.held_up = held_up

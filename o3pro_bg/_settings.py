@@ -26,7 +26,7 @@ class Settings(TypedDict, total=False):
         timeout: Seconds from its start after which a job is cancelled at the service and fails, waits for
             `max_concurrency` included; default none.
         max_concurrency: The most jobs under way at the service at once, not counting those that are taken up or
-            attached to (they run already), and those of which it is not known whether they run. Default no bound.
+            attached to: they run already. Default no bound.
         max_in_flight: The most HTTP requests under way at once; default 64. Of creates there are 16 at the most, as
             long as the service does not tell its limits.
         pace: When to look at a job; default `Pace()`.

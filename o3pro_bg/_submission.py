@@ -68,7 +68,6 @@ class Submission:
         self._turn = shared.turn_of(record)
         self._door = shared.door_of(record.request.deployment)
         self._waiter: Waiter | None = None
-        self._has_slot = False
         self._refusals = 0
         self._shared = shared
         self._ledger = shared.ledger
@@ -112,6 +111,8 @@ class Submission:
                 if self._may_send_again(trouble):
                     # One may be running, and cannot just be dropped.
                     self.sent = self.has_left = self._uncertain > 0
+                    if not self._uncertain:
+                        self.release()
                     await self._hold_off(trouble)
                     if not self._is_unwanted():
                         continue
@@ -142,10 +143,9 @@ class Submission:
                 self.has_left, self.sent = True, remote.background  # in the foreground it ends with its connection
                 return await remote.create(self._job_id, self._request)
 
-        self._waiter = Waiter(self._turn, tokens_of(self._request), self._held_up)
-        news = await self._door.send(self._waiter, create)
-        self._has_slot = True
-        return news
+        has_slot = self._waiter is not None and self._waiter.has_slot
+        self._waiter = Waiter(self._turn, tokens_of(self._request), self._held_up, has_slot=has_slot)
+        return await self._door.send(self._waiter, create)
 
     def _held_up(self, reason: str) -> None:
         self._note(waiting=reason)
@@ -165,8 +165,8 @@ class Submission:
 
     def release(self) -> None:
         """Note that the job is not under way any more."""
-        if self._has_slot:
-            self._has_slot = False
+        if self._waiter is not None and self._waiter.has_slot:
+            self._waiter.has_slot = False
             self._shared.slots.give_back()
 
     async def _write_down(self) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from o3pro_bg._remote import RemoteTrouble
 
 CHUNK = 50
-MEMORY, DISK = 1800, 200  # seeds
+MEMORY, DISK = 2400, 300  # seeds
 ENOUGH = 400  # seeds within which each planted bug is found
 
 

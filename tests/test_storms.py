@@ -369,6 +369,20 @@ async def test_a_job_that_is_refused_holds_no_slot() -> None:
 
 
 @virtual
+async def test_a_job_that_may_run_keeps_its_slot() -> None:
+    """What may have been accepted counts as under way while it waits to be sent again, even behind a 429."""
+    bench = Bench(Recorder(seconds=5), max_concurrency=1, resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR), trouble(Trouble.THROTTLED, after=100)]
+    bench.start("unsure")
+    bench.start("other", request=JobRequest("question", "low", priority=10))
+    await asyncio.sleep(60)
+    assert [job_id for job_id, _ in bench.remote.asked] == ["unsure", "unsure"]
+    await bench.ledger.wait("other")
+    await bench.ledger.wait("unsure")
+    assert [job_id for job_id, _ in bench.remote.asked] == ["unsure", "unsure", "unsure", "other"]
+
+
+@virtual
 async def test_long_creates_learn_no_rate_from_refusals() -> None:
     """In the foreground, too, hardly any create is refused."""
     remote = Strict(60, tells=False)

@@ -180,17 +180,9 @@ class Judge:
             case.is_unclear |= verb == "create" and fault.is_unclear
 
     def _count(self, case: Case) -> None:
-        """
-        Hold that there is room for a job that is sent.
-
-        Those of which nobody knows whether they run need none; on disk, nor does what is taken up, or left running.
-        """
+        """Hold that there is room for a job that is sent; on disk, what is taken up, or left running, needs none."""
         case.is_sent = True
-        others = [
-            other
-            for other in self.cases.values()
-            if other.is_sent and other is not case and not (other.ends or other.is_unclear)
-        ]
+        others = [other for other in self.cases.values() if other.is_sent and other is not case and not other.ends]
         busy = [other.name for other in others if self.runs(other.job_id)]
         has_room = self.is_durable or self.max_concurrency is None or len(busy) < self.max_concurrency
         self.holds(has_room or "closed" in case.met, f"{case.name} is sent, and {busy} are under way")
