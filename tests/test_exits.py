@@ -17,6 +17,7 @@ from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig, SqliteStore
 
 from .faces import QUICK
 from .peers import until
+from .scripts import account_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,12 +116,11 @@ def ended(
     emulator: Emulator, script: str, ending: Ending, store: Path | None, before: Callable[[], object] = lambda: None
 ) -> Ended:
     """Run a script until its job runs, do something, have it end so, and answer how it did."""
-    account = {"AZURE_OPENAI_ENDPOINT": emulator.endpoint, "AZURE_OPENAI_API_KEY": emulator.api_key}
     indent = "    " if script is ASYNC else ""
     lines = script.replace("ENDING", ending.lines.replace("\n", "\n" + indent))
     process = subprocess.Popen(  # noqa: S603 - a script of this file
         [sys.executable, "-c", lines, *([str(store)] if store else [])],
-        env={**os.environ, **account},
+        env={**os.environ, **account_of(emulator)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

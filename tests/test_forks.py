@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .peers import until
+from .scripts import account_of, printed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,21 +57,10 @@ def buried(child):
 """
 
 
-def run(lines: str, emulator: Emulator | None = None, *args: object, name: str = "") -> list[str]:
+def run(lines: str, emulator: Emulator | None = None, *args: object) -> list[str]:
     """Run the script with these lines behind it in an interpreter of its own; answer the lines that it prints."""
-    account = {}
-    if emulator is not None:
-        account = {"AZURE_OPENAI_ENDPOINT": emulator.endpoint, "AZURE_OPENAI_API_KEY": emulator.api_key}
-    done = subprocess.run(  # noqa: S603 - the script is ours
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SCRIPT + textwrap.dedent(lines), *map(str, args)],
-        env={**os.environ, **account},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    script = SCRIPT + textwrap.dedent(lines)
+    return printed(script, *args, emulator=emulator, warnings="ignore::DeprecationWarning")
 
 
 @pytest.fixture
@@ -333,11 +323,10 @@ def test_gunicorn_with_preload(o3pro_emulator: Emulator, module: Path, store: st
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]
-    account = {"AZURE_OPENAI_ENDPOINT": o3pro_emulator.endpoint, "AZURE_OPENAI_API_KEY": o3pro_emulator.api_key}
     command = ["-m", "gunicorn", "--preload", "--workers=3", f"--bind=127.0.0.1:{port}", "site_of_it:application"]
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-W", "ignore::DeprecationWarning", *command],
-        env={**os.environ, **account},
+        env={**os.environ, **account_of(o3pro_emulator)},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -463,7 +463,6 @@ other = subprocess.Popen(
 )
 other.stdout.readline()
 inserted = store.insert(record("parent"))
-time.sleep(0.05)  # the writer waits for the other process by now
 begun = time.monotonic()
 if os.fork() == 0:
     print(SqliteStore(sys.argv[1]).open(ENDPOINT, len).exception(30), flush=True)

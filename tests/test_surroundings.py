@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .scripts import account_of, printed
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -41,18 +43,8 @@ def is_open(fd):
 
 def run(lines: str, emulator: Emulator, *args: object, first: str = "") -> list[str]:
     """Run these lines, warnings being errors, in an interpreter of its own, and answer the lines that it prints."""
-    account = {"AZURE_OPENAI_ENDPOINT": emulator.endpoint, "AZURE_OPENAI_API_KEY": emulator.api_key}
     script = first + SETTINGS + textwrap.dedent(lines)
-    done = subprocess.run(  # noqa: S603 - the script is ours
-        [sys.executable, "-c", script, *map(str, args)],
-        env={**os.environ, **account, "PYTHONWARNINGS": "error::ResourceWarning"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    return printed(script, *args, emulator=emulator, warnings="error::ResourceWarning")
 
 
 @pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
@@ -207,10 +199,9 @@ def test_pytest_asyncio(o3pro_emulator: Emulator, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
     )
-    account = {"AZURE_OPENAI_ENDPOINT": o3pro_emulator.endpoint, "AZURE_OPENAI_API_KEY": o3pro_emulator.api_key}
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        env={**os.environ, **account, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, **account_of(o3pro_emulator), "PYTHONPATH": os.getcwd()},
         cwd=tmp_path,
         capture_output=True,
         text=True,
