@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -30,14 +31,15 @@ PATIENCE = 30  # seconds: far more than anything here takes, and less than for e
 HUGE = "x" * 10_000_000
 LONE = "\ud800"
 NO_FLOAT = 10**400
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 ASKING = ("start_background_task", "submit")
 BY_ID = ("check_status", "get_result", "cancel_job", "remove_job", "wait", "job")
 
 
 def label(value: object) -> str:
-    """Answer a short name of a value."""
+    """Answer a short name of a value, the same in every process."""
     try:
-        return ascii(value)[:40] if value is not None else "None"
+        return ADDRESS.sub("", ascii(value))[:40] if value is not None else "None"
     except (ValueError, RecursionError):
         return "more than Python writes"
 
