@@ -27,6 +27,7 @@ import gc
 import json
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import tracemalloc
@@ -161,6 +162,11 @@ def handing_over(loop: str, threads: int, calls: int) -> dict[str, float]:
         )
 
 
+def plain(calls: int) -> dict[str, float]:
+    """Measure a call of the standard library that shares nothing with other threads."""
+    return timed(1, calls, 1 / RATE, functools.partial(textwrap.wrap, QUESTION * 4, 15))
+
+
 def reading(jobs: int, threads: int, calls: int) -> dict[str, float]:
     """Measure what is read of so many jobs, in seconds a call, and the processor's."""
     figures: dict[str, float] = {}
@@ -248,7 +254,7 @@ async def waited_for(*, ours: bool) -> dict[str, float]:
 
 def one_round(calls: int) -> dict[str, float]:
     """Answer all figures of one round, each under one name."""
-    figures: dict[str, float] = {}
+    figures = {f"plain {figure}": value for figure, value in plain(calls).items()}
     for threads in THREADS:
         for loop in LOOPS:
             for name, measure in {"ours": starting, "peer": handing_over}.items():
@@ -273,6 +279,9 @@ def print_starts(median: dict[str, float]) -> None:
             ours, peer = (f"{loop} {threads} {who}" for who in ("ours", "peer"))
             cells = [span(median[f"{who} {part}"]) for who in (ours, peer) for part in ("p50", "p99", "longest", "CPU")]
             row(threads, loop, *cells, show(median[f"{ours} p99"] / median[f"{peer} p99"], ".1f"))
+    head("a plain call p50", "p99", "longest", "p99 to p50", "ours")
+    cells = [span(median[f"plain {part}"]) for part in ("p50", "p99", "longest")]
+    row(*cells, *(show(median[f"{who} p99"] / median[f"{who} p50"], ".1f") for who in ("plain", "one by one 1 ours")))
 
 
 def print_reads(median: dict[str, float]) -> None:
