@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from o3pro_bg._prices import Price as Price
     from o3pro_bg._records import Usage as Usage
     from o3pro_bg._settings import Settings as Settings
-    from o3pro_bg._sqlite import SqliteStore as SqliteStore
+    from o3pro_bg._sqlite.store import SqliteStore as SqliteStore
     from o3pro_bg._states import JobStatus as JobStatus
     from o3pro_bg.aio import AsyncBackgroundHandler as AsyncBackgroundHandler
     from o3pro_bg.client import O3ProClient as O3ProClient
@@ -56,7 +56,7 @@ _HOMES = {
     "Pace": "_pacing",
     "Price": "_prices",
     "Settings": "_settings",
-    "SqliteStore": "_sqlite",
+    "SqliteStore": "_sqlite.store",
     "Usage": "_records",
 } | dict.fromkeys(_ERRORS.split(), "errors")
 

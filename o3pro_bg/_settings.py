@@ -116,7 +116,7 @@ def store_from(store: str | os.PathLike[str] | Store | None) -> Store:
         if isinstance(store, type) or not hasattr(store, "durable"):
             raise TypeError(f"store has to be a path or a SqliteStore, not {type(store)}")
         return store
-    from o3pro_bg._sqlite import SqliteStore
+    from o3pro_bg._sqlite.store import SqliteStore
 
     return SqliteStore(store)
 

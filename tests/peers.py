@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from o3pro_bg._records import JobRecord, JobRequest, Usage
-from o3pro_bg._sqlite import SqliteStore
+from o3pro_bg._sqlite.store import SqliteStore
 from o3pro_bg._states import JobStatus
 from o3pro_bg.errors import StoreError
 

@@ -16,7 +16,7 @@ import pytest
 
 from o3pro_bg import BackgroundHandler
 from o3pro_bg._records import Failure
-from o3pro_bg._sqlite import SqliteStore
+from o3pro_bg._sqlite.store import SqliteStore
 from o3pro_bg.errors import StoreError
 from o3pro_bg.testing import Event, FakeClient, FakeRemote, News
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from o3pro_bg._records import JobRequest
-from o3pro_bg._sqlite import SqliteStore, _let_go, place, writer
+from o3pro_bg._sqlite import place, writer
 from o3pro_bg._sqlite.jobfile import JobFile
 from o3pro_bg._sqlite.journal import PATIENCE, Journal
+from o3pro_bg._sqlite.store import SqliteStore, _let_go
 from o3pro_bg._sqlite.writer import Inbox
 from o3pro_bg.errors import StoreError
 
@@ -301,7 +302,7 @@ def test_forked_process_leaves_a_forgotten_store_alone() -> None:
 
 FORKED = """
 import gc, os, sys, threading
-from o3pro_bg._sqlite import SqliteStore, _let_go, place, writer
+from o3pro_bg._sqlite.store import SqliteStore
 from tests.peers import ENDPOINT, record
 store = SqliteStore(sys.argv[1])
 store.open(ENDPOINT, len).result(30)
@@ -353,7 +354,7 @@ def test_store_of_another_process_refuses(path: Path) -> None:
 
 FORKED_ANEW = """
 import multiprocessing, os, sys
-from o3pro_bg._sqlite import SqliteStore, _let_go, place, writer
+from o3pro_bg._sqlite.store import SqliteStore
 from tests.peers import ENDPOINT, record
 
 def use(path, job_id):
@@ -451,7 +452,7 @@ def test_a_child_has_no_writers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FORKED_WHILE_LOCKED = """
 import os, sqlite3, subprocess, sys, time
-from o3pro_bg._sqlite import SqliteStore
+from o3pro_bg._sqlite.store import SqliteStore
 from tests.peers import ENDPOINT, record
 
 store = SqliteStore(sys.argv[1])
@@ -543,7 +544,7 @@ def test_exit_without_close_loses_nothing(path: Path) -> None:
     """A process that ends without closing has written what it was told is written."""
     script = """
     import sys
-    from o3pro_bg._sqlite import SqliteStore, _let_go, place, writer
+    from o3pro_bg._sqlite.store import SqliteStore
     from tests.peers import ENDPOINT, record
     store = SqliteStore(sys.argv[1])
     store.open(ENDPOINT, len).result(30)

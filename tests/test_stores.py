@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from o3pro_bg._records import JobRecord, JobRequest, Usage
-from o3pro_bg._sqlite import SqliteStore
+from o3pro_bg._sqlite.store import SqliteStore
 from o3pro_bg._states import JobStatus
 from o3pro_bg._stores import MemoryStore
 

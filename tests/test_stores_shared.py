@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from o3pro_bg._sqlite import SqliteStore
+from o3pro_bg._sqlite.store import SqliteStore
 
 from .peers import ENDPOINT, LEASE, SOON, Peer, ended, record, until
 

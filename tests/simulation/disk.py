@@ -7,10 +7,10 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from o3pro_bg._sqlite import SqliteStore
 from o3pro_bg._sqlite.jobfile import JobFile
 from o3pro_bg._sqlite.journal import Journal
 from o3pro_bg._sqlite.mirror import Mirror
+from o3pro_bg._sqlite.store import SqliteStore
 from o3pro_bg._sqlite.writer import Inbox, Operation, _told, _Writer
 from o3pro_bg._stores import MemoryStore
 from o3pro_bg.errors import StoreError
