@@ -191,6 +191,12 @@ class Engine:
             return CancelVerdict.CONFIRMED
         return CancelVerdict.REFUSED if refused.done() else CancelVerdict.UNCONFIRMED
 
+    def next_look(self, job_id: str) -> float | None:
+        """Answer in how many seconds the service is asked about the job again; None where no look is planned here."""
+        life = self._lives.get(job_id)
+        due = None if life is None else life.next_look
+        return None if due is None else max(0.0, due - self.ledger.clock())
+
     async def whole(self, record: JobRecord) -> JobRecord:
         """Answer the record with its answer, which is asked of the service where the store kept none."""
         can_be_had = record.response_id is not None and self.ledger.serves(record) and not self._shared.closing

@@ -98,6 +98,11 @@ class Life:
         """Tell whether the task has begun, and the job was not left to another process since."""
         return self.task is not None and not self._is_taken_over
 
+    @property
+    def next_look(self) -> float | None:
+        """The moment on the loop's clock at which the service is asked again; None where no look is planned."""
+        return None if self._response_id is None else self._nap.due
+
     def cancel(self) -> None:
         """Have the job cancelled by its task, or at once where nothing was sent."""
         self._ledger.note_cancel(self._job_id)

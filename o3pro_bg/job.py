@@ -203,6 +203,11 @@ class _Handle:
         return "endpoint" if is_elsewhere else record.waiting
 
     @property
+    def next_look(self) -> float | None:
+        """Seconds until the service is asked about the job again; None where this handler plans no look just now."""
+        return self._engine.next_look(self.id)
+
+    @property
     def _record(self) -> JobRecord:
         return self._engine.ledger.record(self.id)
 
