@@ -254,6 +254,11 @@ class JobFile:
         )
         return [str(job_id) for (job_id,) in self._do(sql, endpoint)]
 
+    def held(self) -> list[tuple[str, str]]:
+        """Answer the jobs that have not ended and whose owner beats, each with that owner."""
+        sql = "SELECT job_id, owner FROM jobs WHERE ended = 0 AND owner IN (SELECT owner FROM owners)"
+        return [(str(job_id), str(owner)) for job_id, owner in self._do(sql)]
+
     def beats(self, pace: float) -> dict[str, tuple[int, float]]:
         """Answer how often each owner has beaten, and how many beats of this pace one of his takes."""
         return {

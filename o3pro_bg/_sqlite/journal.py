@@ -100,7 +100,7 @@ class Journal:
         self._news.clear()
         with self.transaction():
             for owner in self._file.beats(self._pace):
-                if _is_dead(owner):
+                if is_dead(owner):
                     self._file.bury(owner)
             self._claim()
 
@@ -123,7 +123,7 @@ class Journal:
             for owner, (beat, ratio) in self._file.beats(self._pace).items():
                 before, beats = self._silence.get(owner, (None, 0))
                 silence[owner] = beat, (beats + 1 if beat == before else 0)
-                if silence[owner][1] >= PATIENCE * max(1.0, ratio) or _is_dead(owner):
+                if silence[owner][1] >= PATIENCE * max(1.0, ratio) or is_dead(owner):
                     self._file.bury(owner)
             self._claim()
         self._silence = silence
@@ -329,7 +329,7 @@ class Journal:
             return JobRequest("", "", endpoint=row.endpoint, is_whole=False)
 
 
-def _is_dead(owner: str) -> bool:
+def is_dead(owner: str) -> bool:
     """Tell whether the process of this owner is known to have ended, by the mark in his name."""
     return is_gone(owner.partition(" ")[2])
 
