@@ -12,7 +12,7 @@ import anyio
 import pytest
 from starlette.responses import StreamingResponse
 
-from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, JobCancelled, WrongThread
+from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, JobCancelled, Pace, WrongThread
 from o3pro_bg.testing import FakeClient, FakeRemote, run_virtual
 
 from .faces import FOREVER, QUICK, came_true, fake
@@ -46,6 +46,26 @@ async def test_awaiting_a_job_answers_its_result() -> None:
         job = await handler.submit("q")
         first, second = await asyncio.gather(job, job)
         assert first == second == await job
+
+
+def test_the_next_look_is_told() -> None:
+    """A handle tells in how many seconds the service is asked again, as long as that is planned."""
+
+    async def main() -> None:
+        pace = Pace(floor=10, ceiling=10)
+        async with AsyncBackgroundHandler(FakeClient(FakeRemote(seconds=30)), pace=pace) as handler:
+            job = await handler.submit("q")
+            assert job.next_look is None, "it has not left yet"
+            await asyncio.sleep(1)
+            planned = job.next_look
+            assert planned is not None
+            assert 0 < planned <= 10
+            await asyncio.sleep(planned / 2)
+            assert job.next_look == pytest.approx(planned / 2)
+            await job
+            assert job.next_look is None
+
+    run_virtual(main)
 
 
 @pytest.mark.parametrize("how", ["wait_for", "asyncio.timeout", "task.cancel", "TaskGroup", "anyio scope"])
