@@ -142,8 +142,8 @@ def _enter(undo: ExitStack, world: World, loop: SeededLoop) -> None:
         "time.time": lambda: _EPOCH + loop.time() + world.wall_shift,
         "time.monotonic": loop.time,
         "secrets.token_hex": lambda size: f"{names.getrandbits(8 * size):0{2 * size}x}",
-        "o3pro_bg._sqlite.Thread": clerk,
-        "o3pro_bg._sqlite.process_mark": mark,
+        "o3pro_bg._sqlite.store.Thread": clerk,
+        "o3pro_bg._sqlite.store.process_mark": mark,
         "o3pro_bg._sqlite.journal.is_gone": world.disk.is_gone,
     }.items():
         undo.enter_context(patch(target, value))
