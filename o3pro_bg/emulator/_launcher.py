@@ -151,7 +151,7 @@ class Emulator:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, **_import_path(), _KEY_VARIABLE: self._key},
+            env={**os.environ, **import_path(), _KEY_VARIABLE: self._key},
             start_new_session=True,  # Ctrl-C is for the parent, which may still want its jobs cancelled here
         )
 
@@ -171,7 +171,7 @@ class Emulator:
         return json.loads(text)
 
 
-def _import_path() -> dict[str, str]:
+def import_path() -> dict[str, str]:
     """Returns what the child's environment needs to import the package that this module is of."""
     root = Path(__file__).resolve().parents[2]
     if root.name in ("site-packages", "dist-packages"):
