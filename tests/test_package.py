@@ -91,16 +91,19 @@ def test_unknown_knob(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
-    """`o3pro-bg demo` shows a 429 honoured, a cancel, an answer and a table, marked as the emulator's."""
+    """`o3pro-bg demo` shows a 429 honoured, a cancel, a kill, an answer and a table, marked as the emulator's."""
     assert main(["demo"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("This is the EMULATOR")
     assert "429" in printed
     assert "cancelled" in printed
+    assert "was killed (SIGKILL) with 2 of its jobs under way" in printed
+    assert printed.count("taken up") == 2
     assert "[emulator] This answer is made up" in printed
-    assert "5 creates (4 accepted" in printed
-    assert "0 paid twice" in printed
+    assert "5 creates (4 accepted, 1 answered 429)" in printed
+    assert "4 paid requests for 4 jobs, 0 paid twice" in printed
     assert "export AZURE_OPENAI_ENDPOINT=https://" in printed
+    assert "o3pro-bg ask" in printed
 
 
 def test_emulator_command() -> None:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import o3pro_bg
 from o3pro_bg import errors
 
 from .faces import QUICK
+from .terminal import Account, Terminal
 
 if TYPE_CHECKING:
     from o3pro_bg.emulator import Emulator
@@ -129,6 +131,27 @@ def _shape(output: str) -> set[str]:
     """Answer the kinds of lines: digits and ids made alike, spaces folded."""
     output = re.sub(r"\b[0-9a-f]{8}\b", "ID", output)
     return {re.sub(r"\s+", " ", re.sub(r"[\d.]+", "N", line)).strip() for line in output.splitlines()}
+
+
+@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.splitlines()[-1][:20])
+def test_screens_are_real(block: str, o3pro_emulator: Emulator, tmp_path: Path) -> None:
+    """What README shows of the command stands, at some moment, on a real terminal's screen, but for ids and figures."""
+    command, *screen = block.splitlines()
+    account = Account(tmp_path / "home", o3pro_emulator)
+    for status, effort, question in re.findall(r"^\w{8}  . (\w+) +(\w+) .+? s  (.+)$", block, flags=re.MULTILINE):
+        o3pro_emulator.set_knobs(f"seconds={600 if status == 'running' else 0.1} queued=0")
+        account.run("submit", question, "--effort", effort)
+    o3pro_emulator.set_knobs("seconds=5 queued=0")
+    shown = [_line_shape(line) for line in screen]
+    with Terminal(account, *shlex.split(command.removeprefix("$ o3pro-bg ")), size=(120, 40)) as terminal:
+        terminal.until(lambda text: shown == [_line_shape(line) for line in text.splitlines()])
+
+
+def _line_shape(line: str) -> str:
+    """Answer what stays of a line: figures, ids, and what moves are made alike, spaces folded."""
+    line = re.sub(r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}\b", "ID", line)
+    line = re.sub(r"[━╸╺]+", "━", re.sub(r"[\u2800-\u28ff]", "⠿", line))
+    return re.sub(r"\s+", " ", re.sub(r"[\d.,]*\d", "N", line)).strip()
 
 
 def test_error_tree_is_real() -> None:

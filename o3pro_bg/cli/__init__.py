@@ -1,76 +1,88 @@
-"""The `o3pro-bg` command. What a subcommand needs is imported when it runs: help and version are instant."""
+"""
+The `o3pro-bg` command. What a verb needs is imported when it runs: help and lists are instant.
+
+    _exits      what the exit codes mean
+    _words      statuses, times and money, for people
+    _screen     what goes to standard output, and what to standard error
+    _place      where the jobs and the configuration are
+    _jobs       which jobs there are, and which one a shortened id means
+    _reading    status, result, list
+    _watching   watch
+    _asking     ask, submit
+    _batch      batch
+    _changing   cancel, rm, prune, attach
+    _edges      demo, emulator, completion
+    _pictures   what is redrawn in place (imports rich)
+    _parser     all of it for argparse
+"""
 
 from __future__ import annotations
 
-import argparse
+import importlib
+import signal
 import sys
 from typing import TYPE_CHECKING
 
-from o3pro_bg import __version__
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
+    from collections.abc import Callable, Sequence
+    from types import FrameType
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or with the process's own, and answer its exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    from o3pro_bg.cli._exits import Exit, Stop
+    from o3pro_bg.cli._parser import parser
+    from o3pro_bg.errors import StoreError
+
+    arguments = parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        with_signals()
+        _prepare(arguments)
+        return int(_verb(arguments.run)(arguments))
+    except Stop as stop:
+        _complain(stop)
+        return stop.code
+    except StoreError as trouble:
+        _complain(trouble)
+        return Exit.CONFIGURATION
     except KeyboardInterrupt:
-        return 130
+        return Exit.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us has gone: nothing is left to say, not even at exit
         return 141
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="o3pro-bg", description="Background jobs for Azure OpenAI reasoning models.", allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"o3pro-bg {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    demo = commands.add_parser(
-        "demo",
-        help="see the library at work against the emulator: a few seconds, no account, no cost",
-        description="Run four jobs against the emulator on this machine: a 429 is honoured, one job is cancelled.",
-    )
-    demo.set_defaults(run=_demo)
-
-    emulator = commands.add_parser(
-        "emulator",
-        help="run the emulator, a stand-in for the service on this machine, until Ctrl-C",
-        description="Run the emulator on the loopback interface; the page at /emulator tells what it models.",
-        epilog="example: o3pro-bg emulator --port 8080 --knobs 'seconds=5 latency=0.05'",
-    )
-    emulator.add_argument("--port", type=int, default=0, help="the port; default: a free one")
-    emulator.add_argument("--knobs", default="", metavar="'KEY=VALUE …'", help="how it behaves; see /emulator")
-    emulator.set_defaults(run=_emulator)
-    return parser
+def with_signals() -> None:
+    """Have the end of the terminal or of the session close the handler, as an ordinary exit does."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _leave)
 
 
-def _demo(_: argparse.Namespace) -> int:
-    from o3pro_bg.demo import run
-
-    return run()
+def _leave(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
-def _emulator(arguments: argparse.Namespace) -> int:
-    from o3pro_bg.emulator.__main__ import main as emulate
+def _prepare(arguments: argparse.Namespace) -> None:
+    if (path := getattr(arguments, "env_file", None)) is not None:
+        from o3pro_bg.cli._place import read_env_file
 
-    return emulate([f"--port={arguments.port}", f"--knobs={arguments.knobs}"], say=_say_where)
+        read_env_file(path)
+    if getattr(arguments, "verbose", False):
+        import logging
 
-
-def _say_where(line: dict[str, object]) -> None:
-    if "error" in line:
-        print(f"o3pro-bg emulator: {line['error']}", file=sys.stderr)
-        return
-    print(f"The emulator listens, and whatever it answers is made up. Its page: {line['endpoint']}/emulator\n")
-    print(f"export AZURE_OPENAI_ENDPOINT={line['endpoint']}")
-    print(f"export AZURE_OPENAI_API_KEY={line.get('api_key', '<the key given in O3PRO_BG_EMULATOR_KEY>')}", flush=True)
+        logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
+        logging.getLogger("o3pro_bg").setLevel(logging.INFO)
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _verb(run: str) -> Callable[[argparse.Namespace], int]:
+    module, _, function = run.partition(":")
+    found: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"o3pro_bg.cli.{module}"), function)
+    return found
+
+
+def _complain(trouble: Exception) -> None:
+    from o3pro_bg.cli._screen import say
+
+    say(f"o3pro-bg: {trouble}")
