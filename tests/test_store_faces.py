@@ -23,12 +23,14 @@ from o3pro_bg import (
     StoreError,
     Usage,
 )
+from o3pro_bg._sqlite.jobfile import JobFile
 from o3pro_bg.testing import Event, Failure, FakeClient, FakeRemote, News, RemoteTrouble, Trouble
 
 from .faces import FOREVER, QUICK, Driver, came_true, fake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     Open = Callable[..., Driver]
@@ -461,16 +463,26 @@ def test_a_store_serves_one_handler(open_face: Open, path: Path) -> None:
     assert open_face(store=path).do("check_status", job_id)["success"]
 
 
-def test_reads_do_not_wait_for_a_locked_file(open_face: Open, path: Path) -> None:
+def test_reads_do_not_wait_for_a_locked_file(open_face: Open, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another program locks the file every job that is known is answered for; an unknown one too, soon."""
     driver = open_face()
+    is_at_the_lock = threading.Event()
+    write = JobFile.writing
+
+    def writing(file: JobFile, *, durable: bool = True) -> AbstractContextManager[None]:
+        if durable:  # a start, and no beat
+            is_at_the_lock.set()
+        return write(file, durable=durable)
+
     job_id = driver.start()
     driver.do("wait", job_id)
     blocker = sqlite3.connect(path, isolation_level=None)
     try:
         blocker.execute("BEGIN IMMEDIATE")
         starting = threading.Thread(target=driver.do, args=("start_background_task", "q"))
+        monkeypatch.setattr(JobFile, "writing", writing)
         starting.start()
+        assert is_at_the_lock.wait(30)
         for _ in range(100):
             assert driver.do("get_result", job_id)["success"]
         error = driver.do("check_status", "nope")["error"]

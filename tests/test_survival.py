@@ -119,6 +119,7 @@ def test_the_next_process_has_every_job(o3pro_emulator: Emulator, tmp_path: Path
 
 LEAVING = """
 import asyncio, sys
+import openai  # which on a busy machine alone takes the seconds that leaving has
 from o3pro_bg import AsyncBackgroundHandler, BackgroundHandler, O3ProClient, O3ProConfig
 
 client = O3ProClient(O3ProConfig())
