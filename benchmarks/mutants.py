@@ -3,7 +3,8 @@ Which small faults of the innermost modules no test notices.
 
 Each mutant is a module with one fault: a comparison turned, a bound moved by one, a statement left out, a condition
 reversed. The module's own suites run on it in a forked process, which saves the imports of all else; a mutant that no
-test fails on has survived, and is printed. What an argument of a log, a docstring or a type says is not mutated.
+test fails on has survived, and is printed. So is one that hangs, as the suites of a busy machine may seem to. What an
+argument of a log, a docstring or a type says is not mutated.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ SUITES = {
     "_headers": "remote",
     "_answers": "remote",
 }
-LONGEST = 90.0  # seconds after which a mutant that hangs is noticed by that
+LONGEST = 90.0  # seconds after which a mutant hangs
 SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
@@ -154,8 +155,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._mutant.tree, f"{self._mutant.module} (a mutant)", "exec"), module.__dict__)  # noqa: S102
 
 
-def survives(mutant: Mutant | None, suites: str) -> bool:
-    """Run the suites on a mutant, or on the module as it is, in a process of their own; tell whether all tests pass."""
+def fate(mutant: Mutant | None, suites: str) -> str:
+    """Run the suites on a mutant, or on the module as it is, in a process of their own; tell what became of it."""
     pid = os.fork()
     if not pid:
         os.setpgid(0, 0)
@@ -164,11 +165,11 @@ def survives(mutant: Mutant | None, suites: str) -> bool:
     while time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status) == 0
+            return "killed" if os.waitstatus_to_exitcode(status) else "survives"
         time.sleep(0.01)
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return False
+    return "hangs"
 
 
 def _run(mutant: Mutant | None, suites: str) -> int:
@@ -194,16 +195,17 @@ def main() -> None:
     for plugin in entry_points(group="pytest11"):
         plugin.load()
     for module in arguments.modules:
-        if not survives(None, SUITES[module]):
+        if fate(None, SUITES[module]) != "survives":
             print(f"{module}: its suites fail as it is")
             continue
         mutants, begun = list(mutants_of(module)), time.monotonic()
         with ThreadPoolExecutor(arguments.at_once) as pool:
-            lived = list(pool.map(survives, mutants, [SUITES[module]] * len(mutants)))
-        left = [mutant for mutant, alive in zip(mutants, lived, strict=True) if alive]
-        print(f"\n{module}: {len(mutants)} mutants, {len(left)} survive ({time.monotonic() - begun:.0f} s)")
-        for mutant in left:
-            print(f"  {mutant.line}: {mutant.was!r} -> {mutant.now!r}", flush=True)
+            fates = list(pool.map(fate, mutants, [SUITES[module]] * len(mutants)))
+        counts = f"{fates.count('survives')} survive, {fates.count('hangs')} hang"
+        print(f"\n{module}: {len(mutants)} mutants, {counts} ({time.monotonic() - begun:.0f} s)")
+        for mutant, what in zip(mutants, fates, strict=True):
+            if what != "killed":
+                print(f"  {mutant.line}: {mutant.was!r} -> {mutant.now!r} {what}", flush=True)
 
 
 if __name__ == "__main__":
