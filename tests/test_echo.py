@@ -31,6 +31,14 @@ def test_what_is_repeated_is_taken_out(said: str) -> None:
     assert without_texts(said, QUESTION, {"tools": [{"deep": [OPTION]}]}) == "no: [the question]"
 
 
+@pytest.mark.parametrize("is_ascii", [False, True])
+def test_what_json_writes_throughout_in_its_own_way_is_taken_out(is_ascii: bool) -> None:
+    """A question of which no part is left as it was, be it for its quotes or for its letters, is known by its JSON."""
+    question = '"歌" "鳥" "鉱" "山" "空" "海" "川" "森"'
+    said = f"no: {json.dumps(question, ensure_ascii=is_ascii)[1:-1]}"
+    assert without_texts(said, question, {}) == "no: [the question]"
+
+
 @pytest.mark.parametrize("start", range(40))
 def test_a_part_is_found_wherever_it_stands(start: int) -> None:
     """Any 27 characters in a row are found, after however many of the service's own."""

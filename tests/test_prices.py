@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,9 @@ def test_a_price_is_a_finite_figure(name: str, figure: float) -> None:
 
 
 def test_the_table_cannot_be_changed() -> None:
-    """The built-in table is one for all handlers, and stays as it is."""
+    """The built-in table is one for all handlers, and stays as it is, and so does each of its prices."""
     table: Any = PRICES
     with pytest.raises(TypeError):
         table["o3-pro"] = TINY
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        table["o3-pro"].input = 1
