@@ -21,6 +21,12 @@ SECRET = "sk-very-secret"
 AUTHS = "auto, key, entra, bearer"
 
 
+class Credential:
+    """Whatever gives tokens."""
+
+    def get_token(self, *scopes: str) -> Any: ...
+
+
 def keys(config: O3ProConfig) -> list[str]:
     """Answer the keys of the sentences that `validate` lists."""
     by_sentence = {sentence.format(choices=AUTHS): key for key, sentence in EN.items() if key.startswith("config.")}
@@ -224,6 +230,11 @@ def test_keyless_auth_needs_no_key() -> None:
     assert keys(ready(auth="entra", api_key="a b")) == []
 
 
+def test_synchronous_credential_is_no_problem() -> None:
+    """A credential whose `get_token` can be called as it is may be anybody's."""
+    assert keys(O3ProConfig(endpoint=ENDPOINT, credential=Credential())) == []
+
+
 def test_asynchronous_credential_is_refused() -> None:
     """A credential of azure.identity.aio, which would need another HTTP library, is a problem."""
     credential = AsyncCredential.__new__(AsyncCredential)  # its constructor needs that library
@@ -269,14 +280,22 @@ def test_efforts_may_be_any_sequence() -> None:
     assert ready(efforts=["high"]).efforts == ("high",)
 
 
+def test_configurations_have_hashes() -> None:
+    """A configuration serves as a key, whatever its requests' `reasoning` holds; its fields are given by name."""
+    assert len({ready(reasoning={"mode": "pro"}), ready(reasoning={"mode": "pro"}), ready()}) == 2
+    with pytest.raises(TypeError):
+        O3ProConfig(ENDPOINT)  # type: ignore[misc]
+
+
 def test_repr_tells_no_secret() -> None:
-    """A repr holds neither the key nor the credential."""
+    """A repr holds neither the key nor the credential, nor where the service is."""
 
     class Talkative:
         def __repr__(self) -> str:
             return SECRET
 
-    assert SECRET not in repr(ready(credential=Talkative()))
+    told = repr(ready(credential=Talkative(), base_url="https://gateway.example"))
+    assert not [text for text in (SECRET, ENDPOINT, "gateway") if text in told]
 
 
 @pytest.mark.parametrize(
