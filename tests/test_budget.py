@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from statistics import median
 
 import pytest
 
@@ -32,6 +33,7 @@ def stream(budget: RateBudget, begin: float, seconds: float, limits: Limits | No
         else:
             left.append(now)
             accept(budget, now, limits)
+            assert len(left) < 10_000, "there is no rate"
     return left
 
 
@@ -91,6 +93,7 @@ def test_what_others_use_is_theirs() -> None:
     budget = RateBudget()
     accept(budget, 0.0, Limits(60, 0))
     assert budget.wait(0.0) == pytest.approx(1.0)
+    assert budget.wait(0.25) == pytest.approx(0.75)
     accept(budget, 1.0, Limits(None, 30))
     assert budget.wait(2.0) == 0.0
 
@@ -149,17 +152,45 @@ def test_a_429_closes_for_as_long_as_asked(asked: float) -> None:
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.0])
-def test_429s_without_a_time_close_for_longer_each_time(retry_after: float | None) -> None:
-    """429s that name no time, or none at all, close the gate for 1, 2, 4 seconds: never is the service hammered."""
+@pytest.mark.parametrize("luck", [NONE, 1.0])
+def test_429s_without_a_time_close_for_longer_each_time(retry_after: float | None, luck: float) -> None:
+    """429s that name no time, or none at all, close the gate for 1, 2, 4 seconds, or by luck for half of that."""
     budget, now, pauses = RateBudget(), 0.0, []
     for _ in range(3):
-        refuse(budget, now, retry_after)
+        refuse(budget, now, retry_after, luck)
+        assert budget.is_refused
         pauses.append(budget.wait(now))
         now += pauses[-1]
-    assert pauses == [1.0, 2.0, 4.0]
+    assert pauses == [part * (1 + luck) for part in (0.5, 1.0, 2.0)]
     accept(budget, now)
-    refuse(budget, now + 1)
-    assert budget.wait(now + 1) == 1.0, "a create that was accepted begins it anew"
+    assert not budget.is_refused
+    refuse(budget, now + 1, retry_after, luck)
+    assert budget.wait(now + 1) == 0.5 * (1 + luck), "a create that was accepted begins it anew"
+
+
+def test_while_a_429_keeps_all_back_nobody_waits_for_answers() -> None:
+    """How long a 429 closes for is told, though creates are on their way; once that is over, it is 0."""
+    budget = RateBudget()
+    first, *_ = [budget.take(0.0) for _ in range(4)]
+    budget.throttled(first, 1.0, NONE, 10.0)
+    assert budget.wait(1.0) == budget.closed(1.0) == 10.0
+    assert budget.closed(12.0) == 0.0
+    assert budget.wait(12.0) == math.inf
+
+
+def test_the_limits_of_a_429_are_heard() -> None:
+    """What the headers of a refusal tell holds: half of the six a minute that they allow are sent after it."""
+    budget = RateBudget()
+    budget.throttled(budget.take(0.0), 0.0, NONE, 10.0, Limits(requests=6))
+    assert stream(budget, 10.0, 59.0) == [10.0, 30.0, 50.0]
+
+
+def test_after_a_429_the_stream_begins_anew_with_one_create() -> None:
+    """What may leave early, to make up for what came late, is nothing in the moment in which the gate opens."""
+    budget = RateBudget()
+    accept(budget, 0.0)
+    refuse(budget, 0.0, 10.0)
+    assert stream(budget, 10.0, 5.0) == [10.0, 12.0, 14.0], "30 a minute, at the least"
 
 
 def test_429s_that_arrive_together_count_once() -> None:
@@ -188,6 +219,63 @@ def test_a_429_teaches_the_rate() -> None:
     assert max(sum(1 for at in left if second <= at < second + 1) for second in range(30, 60)) <= 8
 
 
+@pytest.mark.parametrize(
+    ("times", "at", "pause", "apart"),
+    [
+        pytest.param([0.0, *[10.0] * 39], 20.0, 10.0, 60 / 80, id="40 in half a minute"),
+        pytest.param([60.0, *[70.0] * 39], 80.0, 10.0, 60 / 80, id="wherever the clock stands"),
+        pytest.param([0.0] * 40, 0.0, 80.0, 60 / 40, id="40 in more than a minute"),
+    ],
+)
+def test_the_rate_is_what_the_service_let_through(times: list[float], at: float, pause: float, apart: float) -> None:
+    """A 429 cuts the rate down to the creates of the last minute, over the time from the first of them to the next."""
+    budget = RateBudget()
+    for accepted_at in times:
+        accept(budget, accepted_at)
+    refuse(budget, at, pause)
+    first, second, *_ = stream(budget, at + pause, 10.0)
+    assert second - first == pytest.approx(apart)
+
+
+def test_half_of_a_rate_is_kept_where_nothing_was_let_through() -> None:
+    """After an idle minute a 429 cuts a told rate of 60 a minute down to 30, and not to nothing."""
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(requests=60))
+    refuse(budget, 100.0, 1.0)
+    assert stream(budget, 101.0, 5.0) == [101.0, 103.0, 105.0]
+
+
+@pytest.mark.parametrize(("refusals", "apart"), [(1, 0.0), (2, 2.0)])
+def test_a_second_429_in_a_row_makes_a_rate(refusals: int, apart: float) -> None:
+    """Where the service lets nothing through, one 429 teaches no rate, and a second one 30 a minute."""
+    budget, now = RateBudget(), 0.0
+    for _ in range(refusals):
+        refuse(budget, now, 10.0)
+        now += 10.0
+    accept(budget, now)
+    accept(budget, now + 5)
+    accept(budget, now + 5)
+    assert budget.wait(now + 5) == max(2 * apart - 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("refused_at", "factors"), [((60.0,), (1, 2, 2, 2)), ((60.0, 121.0), (1, 1.02, 1.04, 1.08, 1.16))]
+)
+def test_a_rate_grows_by_more_and_more(refused_at: tuple[float, ...], factors: tuple[float, ...]) -> None:
+    """After a first 429 the rate doubles in each minute; after a second one it grows by 2 %, by 4 %, by 8 %."""
+    budget, left = RateBudget(), []
+    for number in range(60):
+        accept(budget, float(number))
+    for at in refused_at:
+        refuse(budget, at, 1.0)
+        left = stream(budget, at + 1, 59.5 if at < refused_at[-1] else 60.0 * len(factors))
+    rates: list[list[float]] = [[] for _ in factors]
+    for before, after in pairwise(left):
+        rates[int((after - left[0]) // 60)].append(60 / (after - before))
+    grown = [median(later) / median(rate) for rate, later in pairwise(rates)]
+    assert grown == pytest.approx(list(factors[1:]), rel=0.005)
+
+
 @pytest.mark.parametrize(("refused_at", "grown"), [((60.0,), 120), ((60.0, 121.0), 61)])
 def test_a_first_guess_is_doubled_and_a_confirmed_rate_raised_by_a_little(
     refused_at: tuple[float, ...], grown: int
@@ -213,7 +301,7 @@ def test_a_rate_is_never_below_one_a_minute() -> None:
         refuse(budget, now, 1.0)
         now += 61.0
     accept(budget, now)
-    assert budget.wait(now) <= 60.0
+    assert budget.wait(now) == 60.0
 
 
 @pytest.mark.parametrize("verb", ["spent", "returned"])
@@ -226,6 +314,19 @@ def test_what_became_of_a_create_is_told_once(verb: str) -> None:
     budget.spent(reservation, 20.0)
     budget.accepted(reservation, 20.0)
     assert budget.wait(55.0) == (5.0 if verb == "spent" else 0.0)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_is_told_twice_makes_no_room(times: int) -> None:
+    """However often it is told that a create did not arrive, four others may be on their way, and no more."""
+    budget = RateBudget()
+    never = budget.take(0.0)
+    for _ in range(times):
+        budget.returned(never)
+    for _ in range(4):
+        assert budget.wait(0.0) == 0.0
+        budget.take(0.0)
+    assert budget.wait(0.0) == math.inf
 
 
 # --- what headers and jobs may do to it ---------------------------------------------------------------------------
@@ -297,6 +398,22 @@ def test_a_create_that_counts_already_is_taken_back_by_a_429() -> None:
         budget.throttled(reservation, 10.0, NONE, 50.0)
     assert len(stream(budget, 70.0, 57.0)) == pytest.approx(30, abs=3), "30 a minute, as ten in a minute teach"
     budget.returned(long[0])
+
+
+def test_what_is_taken_back_counts_neither_then_nor_later() -> None:
+    """A create that counted, and was refused after all, leaves its tokens and its place to others, once."""
+    budget = RateBudget()
+    accept(budget, 0.0, Limits(requests=2, tokens=1000), tokens=10)
+    long = budget.take(1.0, 500)
+    budget.spent(long, 20.0)
+    assert budget.wait(31.0, 1) == 29.0, "two in this minute"
+    budget.returned(long)
+    assert budget.wait(31.0, 600) == 0.0
+    accept(budget, 100.0, tokens=500)
+    assert budget.wait(129.0, 500) == 0.0
+    assert budget.wait(129.0, 501) == 31.0
+    accept(budget, 129.0)
+    assert budget.wait(130.0) == 30.0
 
 
 def test_idle_minutes_teach_nothing() -> None:

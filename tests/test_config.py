@@ -284,7 +284,7 @@ def test_configurations_have_hashes() -> None:
     """A configuration serves as a key, whatever its requests' `reasoning` holds; its fields are given by name."""
     assert len({ready(reasoning={"mode": "pro"}), ready(reasoning={"mode": "pro"}), ready()}) == 2
     with pytest.raises(TypeError):
-        O3ProConfig(ENDPOINT)  # type: ignore[misc]
+        O3ProConfig(ENDPOINT)  # type: ignore[call-arg]
 
 
 def test_repr_tells_no_secret() -> None:
