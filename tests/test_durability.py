@@ -1392,6 +1392,19 @@ async def test_the_next_process_does_not_look_for_usage_without_end() -> None:
 
 
 @virtual
+async def test_the_next_process_cancels_no_more_what_has_ended() -> None:
+    """Once the service has ended it only its usage is asked for, in looks at once, and 15, 60 and 300 s later."""
+    bench, _ = bench_of(seconds=0.01)
+    bench.enter(**stopped(status=JobStatus.FAILED, failure=Failure("deadline")))
+    bench.remote.script["look"] = [RUNNING, *[News(Event.CANCELLED)] * 9]
+    await bench.open()
+    opened = round(now(), 3)
+    await asyncio.sleep(1000)
+    assert bench.remote.times("look") == [round(opened + after, 3) for after in (0, 15, 75, 375)]
+    assert bench.remote.counts["cancel"] == 2
+
+
+@virtual
 async def test_the_next_process_cancels_what_a_deadline_has_left() -> None:
     """A job that failed by its deadline is cancelled at the service, should its process not have come to that."""
     bench, _ = bench_of(seconds=0.01)

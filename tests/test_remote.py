@@ -730,6 +730,7 @@ async def test_retry_after(
             {"x-ratelimit-reset-requests": "1h", "x-ratelimit-reset-tokens": "6s", "x-ratelimit-remaining-tokens": "0"},
             6.0,
         ),
+        ({"x-ratelimit-reset-requests": "2h1ms"}, 7200.001),
         ({"x-ratelimit-reset-requests": "9", "retry-after": "3"}, 3.0),
         ({"x-ratelimit-reset-tokens": "0"}, None),
         *[({"x-ratelimit-reset-tokens": bad}, None) for bad in ("", "soon", "1x", "-1", "s", "1m2", "1" * 60 + "s")],
@@ -752,16 +753,18 @@ LIMITS = [f"x-ratelimit-{word}-{what}" for what in ("requests", "tokens") for wo
     [
         (("160", "159", "1600000", "1599000"), Limits(160, 159, 1_600_000, 1_599_000)),
         (("160", "0", "0", "0"), Limits(160, 0)),
+        (("1", "0", "1", "1"), Limits(1, 0, 1, 1)),
+        ((None, "5", None, "7"), Limits(None, 5, None, 7)),
         (("0.5", "160", "-1", "100"), Limits()),
         ((), Limits()),
         (("-1", "-1", "many", "inf"), Limits()),
     ],
 )
 async def test_limits(
-    httpx2_mock: respx.Router, remote: ResponsesRemote, figures: tuple[str, ...], limits: Limits
+    httpx2_mock: respx.Router, remote: ResponsesRemote, figures: tuple[str | None, ...], limits: Limits
 ) -> None:
     """What the service allows is read from a create that it accepts or refuses; a figure without sense is none."""
-    headers = dict(zip(LIMITS, figures, strict=False))
+    headers = {name: figure for name, figure in zip(LIMITS, figures, strict=False) if figure is not None}
     httpx2_mock.route().mock(Response(200, json=body(), headers=headers))
     assert (await remote.create("job", REQUEST)).limits == limits
     httpx2_mock.route().mock(Response(429, headers=headers))
