@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 HOUSE = Path(__file__).parent.parent
-LIFE = "life ledger engine"
+LIFE = "life ledger engine durability"
 SUITES = {
     "_figures": "figures",
     "_states": "states records",
