@@ -170,7 +170,6 @@ class Engine:
             StoreError: Another process lives the job, and the wish could not be written for it; or the job was not
                 sent yet, and the next process, which does not know of the cancel, would send it.
         """
-        self.ledger.claim_loop()
         end = self.ledger.end_of(job_id)
         if end.done():
             return CancelVerdict.TOO_LATE

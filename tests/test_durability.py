@@ -1285,6 +1285,18 @@ async def test_close_does_not_wait_for_a_service_that_hangs() -> None:
 
 
 @virtual
+async def test_close_does_not_repeat_a_first_look_that_fails() -> None:
+    """A first look that fails as the engine closes has been made: the job is left to the next process."""
+    bench, _ = await taken_up(response_id="resp_1", sent_at=1.0)
+    bench.remote.latency = 1
+    bench.remote.script["look"] = [trouble(Trouble.UNCLEAR)] * 99
+    await asyncio.sleep(0)
+    await bench.engine.close(5)
+    assert bench.remote.counts["look"] == 1
+    assert not bench.record().status.is_terminal
+
+
+@virtual
 async def test_without_a_client_a_closing_engine_leaves_its_jobs() -> None:
     """A job that could not be sent because there was no client as the engine closed is left to the next process."""
 

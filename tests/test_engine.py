@@ -367,6 +367,7 @@ async def test_nothing_is_left_of_jobs_that_have_ended() -> None:
     """Whatever became of a job and of who waited for it, no table holds anything of it afterwards."""
     bench = Bench()
     bench.remote.script["create"] = [None, None, None, trouble(Trouble.REFUSED)]
+    bench.engine.background(asyncio.sleep(1))
     for job_id in ("completed", "cancelled", "obstinate", "failed", "not sent"):
         bench.start(job_id)
     assert await bench.engine.cancel("not sent") is CancelVerdict.CONFIRMED
