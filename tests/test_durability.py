@@ -859,6 +859,23 @@ async def test_close_sends_what_is_about_to_leave(pause: float) -> None:
 
 
 @virtual
+@pytest.mark.parametrize(("begins", "sent"), [(1.0, ["other", "job"]), (6.0, ["other"])])
+async def test_close_sends_what_begins_in_half_of_its_time(begins: float, sent: list[str]) -> None:
+    """A job whose task begins as the engine closes is sent in the first half of the time, and left unsent after it."""
+    bench, _ = bench_of(seconds=0.01)
+    bench.remote.latency = 100
+    bench.start("other")
+    await asyncio.sleep(1)
+    closing = asyncio.create_task(bench.engine.close(10))
+    await asyncio.sleep(begins)
+    bench.start()
+    await closing
+    assert [job_id for job_id, _ in bench.remote.asked] == sent
+    assert not bench.record().status.is_terminal
+    assert (bench.record().sent_at is None) is (sent == ["other"])
+
+
+@virtual
 async def test_close_takes_a_create_back_that_was_about_to_leave() -> None:
     """A create that was written down, but did not leave in half the time, is not taken for one that may have left."""
     bench, _ = bench_of(seconds=2.9)
@@ -1427,6 +1444,19 @@ async def test_the_next_process_cancels_what_a_deadline_has_left() -> None:
     before = now()
     await bench.engine.close(5)
     assert now() - before < 1
+
+
+@virtual
+async def test_close_ends_what_is_owed() -> None:
+    """Nothing more is asked for what former processes owe once the engine is closed."""
+    bench, _ = bench_of(seconds=0.01)
+    bench.enter(**stopped(status=JobStatus.FAILED, failure=Failure("deadline")))
+    bench.remote.script["look"] = [RUNNING] * 9
+    await bench.open()
+    await asyncio.sleep(10)
+    await bench.engine.close(5)
+    await asyncio.sleep(1000)
+    assert bench.remote.counts == {"look": 1, "cancel": 1}
 
 
 @virtual

@@ -344,6 +344,23 @@ async def test_close_gives_what_runs_in_the_background_a_second() -> None:
 
 
 @virtual
+async def test_close_waits_for_what_the_last_ends_call_back() -> None:
+    """A callback of a job that ends by the close itself has its second, too."""
+    ends: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.5)
+        ends.append("done")
+
+    bench = Bench()
+    bench.enter()
+    bench.engine.expected.add("job")
+    bench.engine.when_ended("job", lambda: bench.engine.background(work()))
+    await bench.engine.close(0)
+    assert (ends, now()) == (["done"], 0.5)
+
+
+@virtual
 async def test_a_client_that_fails_when_nobody_waits_any_more_is_no_complaint() -> None:
     """Where all jobs are cancelled while the client is made, that it could not be made troubles nobody."""
     complaints: list[Any] = []
