@@ -279,6 +279,33 @@ async def test_a_job_that_is_never_admitted_does_not_keep_the_others_waiting(tel
 
 
 @virtual
+async def test_a_job_that_a_whole_minute_holds_is_sent_again() -> None:
+    """A job that may answer with as many tokens as a minute allows, and no more, is not too large."""
+    bench = Bench()
+    limits = Limits(tokens=20_000.0)
+    bench.remote.script["create"] = [RemoteTrouble(Trouble.THROTTLED, Failure("429"), retry_after=1.0, limits=limits)]
+    bench.start(request=asking(max_output_tokens=20_000))
+    assert (await bench.end()).status is JobStatus.COMPLETED
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("refusals", "asked"),
+    [(1, ["first", "first", "second"]), (2, ["first", "first", "second", "first"])],
+)
+async def test_a_job_that_is_refused_once_keeps_its_place(refusals: int, asked: list[str]) -> None:
+    """After a first 429 the oldest job goes first all the same; refused again it goes behind those who wait."""
+    bench = Bench(Recorder(latency=1.0), max_in_flight=1)
+    bench.remote.script["create"] = [trouble(Trouble.THROTTLED, after=5)] * refusals
+    bench.start("first")
+    await asyncio.sleep(0.5)
+    bench.start("second")
+    for job_id in ("first", "second"):
+        await bench.end(job_id)
+    assert [job_id for job_id, _ in bench.remote.asked] == asked
+
+
+@virtual
 @pytest.mark.parametrize("how", ["cancelled", "expired", "withdrawn"])
 async def test_when_the_first_one_leaves_the_line_the_next_one_goes(how: str) -> None:
     """Whoever waited behind a job that would have waited for long goes as soon as that is cancelled, or expires."""
