@@ -56,7 +56,7 @@ SUITES = {
     "_nap": LIFE,
     "_life": f"{LIFE} remotes",
     "_ledger": LIFE,
-    "_engine": f"{LIFE} remotes",
+    "_engine": f"{LIFE} remotes aio",
     "_headers": "remote",
     "_answers": "remote",
 }

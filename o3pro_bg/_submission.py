@@ -102,7 +102,7 @@ class Submission:
         """
         while True:
             try:
-                news = await self._post(remote)
+                return await self._post(remote)
             except RemoteTrouble as trouble:
                 log.info("job %s: create %s (%s)", self._job_id, trouble.kind, trouble.failure.code)
                 if trouble.failure.code == _TAKEN_OVER:
@@ -117,8 +117,6 @@ class Submission:
                     if not self._is_unwanted():
                         continue
                 return self.refused(trouble)
-            self.sent = True
-            return news
 
     def refused(self, trouble: RemoteTrouble) -> News:
         """Answer the news that end a job whose create is not sent again."""
