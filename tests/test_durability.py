@@ -209,6 +209,10 @@ async def test_a_create_leaves_after_it_was_written_down() -> None:
     assert [at for at, verb, _ in store.written if verb == "replace"] == [1, 2]
     await bench.end()
     assert bench.remote.times("look")[0] >= 2
+    bench, _ = bench_of(10.0)
+    bench.start("late")
+    await bench.ledger.wait("late")
+    assert bench.remote.times("look")[0] - bench.remote.times("create")[0] == 12
 
 
 @virtual
@@ -403,7 +407,9 @@ async def test_whoever_listens_may_go(end: str) -> None:
     bench, store = await taken_up(sent_at=1.0)
     await asyncio.sleep(10)
     if end == "close":
+        before = now()
         await bench.engine.close(5)
+        assert now() - before < 1
     elif end == "take over":
         store.elsewhere.add("job")
         store.tell("job")
@@ -444,6 +450,10 @@ async def test_a_cancel_that_its_process_did_not_live_to_see_is_carried_out() ->
     bench, _ = await taken_up(cancel_requested_at=5.0)
     assert (await bench.ledger.wait("job")).status is JobStatus.CANCELLED
     assert not bench.remote.counts
+    bench, _ = bench_of(seconds=0.01)
+    bench.enter(response_id="resp_1", cancel_requested_at=5.0)
+    await bench.open()
+    assert (await bench.ledger.wait("job")).status is JobStatus.CANCELLED, "though nobody tells of it again"
 
 
 @virtual

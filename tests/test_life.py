@@ -717,6 +717,19 @@ async def test_a_cancelled_job_stays_cancelled_whatever_the_service_says_later()
 
 
 @virtual
+async def test_a_cancel_does_not_wait_behind_the_looks_of_others() -> None:
+    """Where requests are bounded, the look of a job that is cancelled meanwhile goes before those of others."""
+    bench = Bench(Recorder(latency=1.0), max_in_flight=1)
+    for number in range(9):
+        bench.start(f"job-{number}", response_id=f"resp_{number}")
+    await asyncio.sleep(0.5)
+    await bench.engine.cancel("job-8")
+    assert bench.remote.times("cancel") == [3.05], (
+        "after a look of another, its own, and one to which a place went then"
+    )
+
+
+@virtual
 async def test_two_cancels_at_once_ask_the_service_once() -> None:
     """Both are told the truth, and one POST is enough."""
     bench = Bench()
@@ -802,6 +815,7 @@ async def test_a_deadline_before_the_task_begins_holds() -> None:
     await asyncio.sleep(7)
     await asyncio.wait([asyncio.ensure_future(bench.engine.run("job"))])
     assert bench.record().failure == Failure("deadline")
+    assert bench.record().ended == 7
     assert bench.remote.counts["cancel"] == bench.remote.counts["create"]
 
 
@@ -811,6 +825,7 @@ async def test_a_deadline_that_is_never_reached_leaves_no_trace() -> None:
     bench = Bench()
     bench.start(timeout=500)
     await bench.end()
+    assert all(timer.cancelled() for timer in vars(asyncio.get_running_loop())["_scheduled"])
     await asyncio.sleep(1000)
     assert bench.record().status is JobStatus.COMPLETED
 
