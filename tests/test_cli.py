@@ -182,7 +182,7 @@ def test_deduplicated(account: Account, emulator: Emulator) -> None:
         (("status", "abc"), 3, "list --all"),
         (("result", ""), 3, "list --all"),
         (("cancel", "abc"), 3, "list --all"),
-        (("ask", "Why?", "--endpoint", "http://example.com"), 6, "https"),
+        (("ask", "Why?", "--endpoint", "http://example.com"), 6, "doctor"),
         (("ask", "Why?", "--store", "/proc/none/jobs.db"), 6, "/proc/none"),
         (("ask", "Why?", "--env-file", "/nowhere/.env"), 6, "/nowhere/.env"),
     ],
@@ -549,7 +549,7 @@ def verbs() -> list[str]:
 def test_the_verbs() -> None:
     """The command has these verbs."""
     assert verbs() == [
-        "ask", "submit", "status", "result", "list", "watch", "cancel", "rm", "prune", "attach", "batch",
+        "ask", "submit", "status", "result", "list", "watch", "cancel", "rm", "prune", "attach", "batch", "doctor",
         "demo", "emulator", "completion",
     ]  # fmt: skip
 

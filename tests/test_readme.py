@@ -143,13 +143,14 @@ def test_screens_are_real(block: str, o3pro_emulator: Emulator, tmp_path: Path) 
         account.run("submit", question, "--effort", effort)
     o3pro_emulator.set_knobs("seconds=5 queued=0")
     shown = [_line_shape(line) for line in screen]
-    with Terminal(account, *shlex.split(command.removeprefix("$ o3pro-bg ")), size=(120, 40)) as terminal:
+    with Terminal(account, *shlex.split(command.removeprefix("$ o3pro-bg ")), size=(200, 40)) as terminal:
         terminal.until(lambda text: shown == [_line_shape(line) for line in text.splitlines()])
 
 
 def _line_shape(line: str) -> str:
     """Answer what stays of a line: figures, ids, and what moves are made alike, spaces folded."""
     line = re.sub(r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}\b", "ID", line)
+    line = re.sub(r"(?<![\w:/.])~?/[\w./-]+", "PATH", line)
     line = re.sub(r"[━╸╺]+", "━", re.sub(r"[\u2800-\u28ff]", "⠿", line))
     return re.sub(r"\s+", " ", re.sub(r"[\d.,]*\d", "N", line)).strip()
 

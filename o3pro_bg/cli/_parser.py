@@ -165,6 +165,15 @@ def _batching(verbs: _Verbs) -> None:
 
 
 def _helping(verbs: _Verbs) -> None:
+    doctor = verbs.add(
+        "doctor",
+        "_doctor:doctor",
+        "look at the configuration, the credential, the service and the store, and say what to mend",
+        "doctor",
+        "doctor --live   # asks the deployment tiny questions, which cost some cents",
+        parts=(_as_json, _a_place),
+    )
+    doctor.add_argument("--live", action="store_true", help="also find out how this very deployment behaves")
     what = "see the library at work against the emulator: no account, no cost"
     verbs.add("demo", "_edges:demo", what, "demo", parts=(_as_json,))
     emulator = verbs.add(

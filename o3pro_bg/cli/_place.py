@@ -74,7 +74,7 @@ def handler_of(arguments: argparse.Namespace, max_concurrency: int | None = None
 
     config = config_of(arguments)
     if problems := config.validate():
-        raise Stop(Exit.CONFIGURATION, "\n".join(problems))
+        raise Stop(Exit.CONFIGURATION, "\n".join([*problems, "(o3pro-bg doctor looks at all of it)"]))
     return BackgroundHandler(
         O3ProClient(config), store=store_of(arguments), language=language(), max_concurrency=max_concurrency
     )

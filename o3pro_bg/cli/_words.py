@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Final, TextIO
 if TYPE_CHECKING:
     from o3pro_bg._records import Usage
 
-_GLYPHS: Final = {"started": "○", "running": "●", "completed": "✓", "failed": "✗", "cancelled": "⊘"}
-_PLAIN: Final = {"started": ".", "running": "*", "completed": "+", "failed": "!", "cancelled": "-"}
+_GLYPHS: Final = {"started": "○", "running": "●", "completed": "✓", "failed": "✗", "cancelled": "⊘"} | {
+    "ok": "✓",
+    "warn": "!",
+    "problem": "✗",
+}
+_PLAIN: Final = {"started": ".", "running": "*", "completed": "+", "failed": "!", "cancelled": "-"} | {
+    "ok": "+",
+    "warn": "!",
+    "problem": "x",
+}
 COLOURS: Final = {"started": "cyan", "running": "blue", "completed": "green", "failed": "red", "cancelled": "yellow"}
 
 WAITS: Final = {
