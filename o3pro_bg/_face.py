@@ -6,6 +6,7 @@ import html
 import secrets
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from o3pro_bg import _replies
@@ -186,7 +187,8 @@ class Face(Reborn):
                     self._store.remove(record.job_id)
                 self._engine.expected.discard(record.job_id)
             elif record.job_id in self._engine.expected:
-                run()
+                with suppress(HandlerClosed):  # then it is left to the next process, or gone with this one
+                    run()
 
         if record.request.dedupe_key is None:
             inserted.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import stat
@@ -166,6 +167,88 @@ def test_deduplicated(account: Account, emulator: Emulator) -> None:
     assert emulator.counters()["creates"] == 1
 
 
+def test_removed_while_it_is_waited_for(account: Account) -> None:
+    """A job that another process removes meanwhile ends the waiting with 3, and without a traceback."""
+    job_id = submitted(account, LONG)
+    waiting = account.start("result", "--wait", job_id)
+    wait_until(lambda: peek(str(account.home / "jobs.db")).watched, "it is waited for")
+    file = JobFile(str(account.home / "jobs.db"))
+    with file.writing():
+        seq, removals = file.counters()
+        file.remove(1)
+        file.count(seq + 1, removals + 1)
+    file.close()
+    out, err = waiting.communicate(timeout=60)
+    assert (waiting.returncode, out) == (3, b""), err
+    assert b"Traceback" not in err
+
+
+def test_another_endpoint(account: Account) -> None:
+    """What another endpoint works on is neither waited for nor cancelled in vain: the command says which one it is."""
+    job_id = submitted(account, LONG)
+    for verb in (("result", "--wait"), ("watch",), ("cancel",)):
+        code, _, err = account.says(*verb, job_id, "--endpoint", "http://127.0.0.1:9")
+        assert code == 6
+        assert account.environment["AZURE_OPENAI_ENDPOINT"] in err
+    code, _, err = account.says("status", job_id, "--endpoint", "http://127.0.0.1:9")
+    assert code == 4
+    assert "may be old" in err
+    assert "belong to another endpoint" in account.says("list", AZURE_OPENAI_ENDPOINT="http://127.0.0.1:9")[2]
+
+
+def test_a_key_that_is_wrong_by_now(account: Account) -> None:
+    """Where the service does not let us in any more, `result` and `cancel` say so."""
+    job_id = submitted(account, LONG)
+    for verb in ("result", "cancel"):
+        code, _, err = account.says(verb, job_id, AZURE_OPENAI_API_KEY="wrong")
+        assert code == 4
+        assert "check the key" in err
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_streams(account: Account, closed: int) -> None:
+    """A standard stream that is closed loses nothing but what it would have shown."""
+    done = subprocess.run(  # noqa: S603
+        [*COMMAND, "ask", "Why?"],
+        env=account.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=60,
+        preexec_fn=lambda: os.close(closed),
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert done.stdout.startswith(b"[emulator]") == (closed != 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("verb", [("list", "--json"), ("completion", "bash")])
+def test_a_full_disk(account: Account, verb: tuple[str, ...]) -> None:
+    """Where standard output cannot be written, the command says so and exits with 1."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(  # noqa: S603
+            [*COMMAND, *verb], env=account.environment, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"o3pro-bg: standard output cannot be written")
+    assert b"Traceback" not in done.stderr
+
+
+def test_standard_input_is_read_once(account: Account, emulator: Emulator) -> None:
+    """`-` for two things is wrong usage, and nothing is asked."""
+    code, _, err = account.says("ask", "-", "-i", "-", stdin=b"Why?")
+    assert code == 2
+    assert "once" in err
+    assert emulator.counters()["creates"] == 0
+
+
+@pytest.mark.parametrize("verb", ["status", "result", "cancel", "rm"])
+def test_unknown_jobs_as_json(account: Account, verb: str) -> None:
+    """With `--json` an unknown job is answered as the library does."""
+    code, out, _ = account.says(verb, "nope", "--json")
+    assert (code, json.loads(out)) == (3, {"success": False, "error": "No such job: nope"})
+
+
 # --- exit codes ---------------------------------------------------------------------------------------------
 
 
@@ -174,8 +257,16 @@ def test_deduplicated(account: Account, emulator: Emulator) -> None:
     [
         (("ask", "Why?", "-o", "metadata", FAILS), 1, "API Error"),
         (("ask", "Why?", "-o", "metadata", CUT), 1, "API Error"),
-        (("ask", ""), 1, "question"),
-        (("ask", "Why?", "-o", "stream", "true"), 1, "stream"),
+        (("ask", ""), 2, "question"),
+        (("ask", "Why?", "-o", "stream", "true"), 2, "stream"),
+        (("ask", "Why?", "-m", "1.5"), 2, "no number above 0"),
+        (("ask", "Why?", "--deadline", "soon"), 2, "no number of seconds"),
+        (("emulator", "--port", "99999"), 2, "no port"),
+        (("ask", "@"), 2, "@"),
+        (("attach", "not an id"), 2, "response id"),
+        (("list", "--store", ":memory:"), 6, "file"),
+        (("list", "--store", "~nobody-of-this-name/jobs.db"), 6, "home"),
+        (("ask", "Why?", "--env-file", "/proc/self/exe"), 6, "UTF-8"),
         (("ask", "Why?", "--effort", "hgih"), 2, "usage"),
         (("ask", "Why?", "--timeout", "-1"), 2, "usage"),
         (("prune", "--older-than", "soon"), 2, "7d"),
@@ -360,6 +451,7 @@ def test_rm_and_prune(account: Account, stranger: Account) -> None:
     assert (code, json.loads(out)) == (0, {"success": True, "job_id": one, "status": "completed"})
     assert stranger.says("prune", "--older-than", "1d")[:2] == (0, "")
     assert stranger.says("prune", "--older-than", "0s", "--dry-run")[:2] == (0, f"{two}\n")
+    assert json.loads(stranger.says("prune", "--older-than", "0s", "--dry-run", "--json")[1])["job_id"] == two
     assert stranger.says("prune", "--older-than", "0s")[0] == 0
     assert stranger.says("list")[2] == "no jobs\n"
 
@@ -418,7 +510,10 @@ def test_batch(account: Account, emulator: Emulator, tmp_path: Path) -> None:
     assert emulator.counters()["creates"] == 3
     assert results(account.says("batch", path)[1]) == found
     assert emulator.counters()["creates"] == 3
-    assert account.says("batch", path, "--name", "again")[0] == 0
+    assert account.says("batch", path, "--deadline", "3600", "--priority", "3")[0] == 0
+    assert emulator.counters()["creates"] == 3
+    assert account.says("batch", path, "--name", "again", "--priority", "3")[0] == 0
+    assert [record.request.priority for record in peek(str(account.home / "jobs.db")).records] == [0, 0, 0, 3, 3, 3]
     assert emulator.counters()["creates"] == 6
 
 
@@ -449,16 +544,44 @@ def test_batch_again_what_failed(account: Account, emulator: Emulator, tmp_path:
     assert emulator.counters()["creates"] == 3
 
 
-@pytest.mark.parametrize("line", ["5", "{", '{"effort": "low"}', "[]", '{"question": "Why?", "timeout": {}}'])
+BAD_LINES = (
+    "5",
+    "{",
+    "[]",
+    "[" * 200_000,
+    '{"effort": "low"}',
+    '{"question": ""}',
+    '{"question": "Why?", "timeout": {}}',
+    '{"question": "Why?", "effort": ["low"]}',
+    '{"question": "Why?", "priority": "high"}',
+    '{"question": "Why?", "dedupe_key": "k"}',
+    '{"question": "Why?", "self": 1}',
+    '{"question": "Why?", "model": "gpt"}',
+)
+
+
+@pytest.mark.parametrize("line", BAD_LINES, ids=lambda line: line[:40])
 def test_batches_that_are_none(account: Account, emulator: Emulator, tmp_path: Path, line: str) -> None:
-    """A line that is no question is told by its number; where it could be seen, nothing was asked before."""
+    """A line that is no question is told by its number, and nothing is asked, not even what stands before it."""
     path = tmp_path / "q.jsonl"
     path.write_text(f'"One?"\n\n{line}\n', encoding="utf-8")
     code, _, err = account.says("batch", str(path))
-    assert code in (1, 2)
-    if code == 2:
-        assert "line 3" in err
-        assert emulator.counters()["creates"] == 0
+    assert code == 2
+    assert "line 3" in err
+    assert "Traceback" not in err
+    assert emulator.counters()["creates"] == 0
+
+
+def test_a_batch_that_is_interrupted_as_it_starts(account: Account, emulator: Emulator, tmp_path: Path) -> None:
+    """Ctrl-C while questions are still being started says how to come back, and exits with 130."""
+    emulator.set_knobs("seconds=600 queued=0")
+    process = account.start("batch", batch_file(tmp_path, *(f"Question {number}?" for number in range(5000))))
+    wait_until(lambda: emulator.counters()["accepted"], "the first one was accepted")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"asks nothing twice" in err
+    assert b"Traceback" not in err
 
 
 # --- places, languages, encodings ---------------------------------------------------------------------------
@@ -560,10 +683,8 @@ def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args([verb, "--help"])
     text = capsys.readouterr().out
-    examples = [
-        line.rpartition("o3pro-bg ")[2] for line in text.splitlines() if line.startswith("  ") and "o3pro-bg " in line
-    ]
-    assert any(example.startswith(verb) for example in examples)
+    examples = re.findall(rf"^  .*?o3pro-bg ({verb}\b.*)$", text, flags=re.MULTILINE)
+    assert examples
     for example in examples:
         words = shlex.split(example, comments=True)
         assert parser().parse_args(words[: words.index(">")] if ">" in words else words).run

@@ -181,6 +181,17 @@ def test_more_jobs_than_lines(account: Account, tmp_path: Path) -> None:
         assert "asks nothing twice" in terminal.text()
 
 
+def test_a_batch_without_questions(account: Account, tmp_path: Path) -> None:
+    """A file without questions is answered by nothing, with 0."""
+    (tmp_path / "none.jsonl").write_text("", encoding="utf-8")
+    with (
+        (tmp_path / "results").open("wb") as file,
+        Terminal(account, "batch", str(tmp_path / "none.jsonl"), stdout=file.fileno()) as terminal,
+    ):
+        assert terminal.code() == 0
+        assert terminal.text() == ""
+
+
 def test_a_dumb_terminal(account: Account) -> None:
     """With TERM=dumb nothing is redrawn: lines, without any control sequence."""
     with Terminal(account, "ask", "Why?", TERM="dumb") as terminal:

@@ -20,6 +20,7 @@ The `o3pro-bg` command. What a verb needs is imported when it runs: help and lis
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -32,9 +33,20 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or with the process's own, and answer its exit code."""
+    try:
+        with_streams()
+        return _run(argv)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 141  # whoever read us has gone: nothing is left to say
+
+
+def _run(argv: Sequence[str] | None) -> int:
     from o3pro_bg.cli._exits import Exit, Stop
     from o3pro_bg.cli._parser import parser
-    from o3pro_bg.errors import StoreError
+    from o3pro_bg.cli._screen import put_json, say
+    from o3pro_bg.errors import JobNotFound, StoreError
 
     arguments = parser().parse_args(argv)
     try:
@@ -42,16 +54,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         _prepare(arguments)
         return int(_verb(arguments.run)(arguments))
     except Stop as stop:
-        _complain(stop)
+        if stop.reply is not None and getattr(arguments, "json", False):
+            put_json(stop.reply)
+        say(f"o3pro-bg: {stop}")
         return stop.code
     except StoreError as trouble:
-        _complain(trouble)
+        say(f"o3pro-bg: {trouble}")
         return Exit.CONFIGURATION
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read us has gone: nothing is left to say, not even at exit
-        return 141
+    except JobNotFound as gone:
+        say(f"o3pro-bg: {gone}")
+        return Exit.NOT_FOUND
+
+
+def with_streams() -> None:
+    """Have standard streams that were closed read and write nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
 
 
 def with_signals() -> None:
@@ -81,9 +100,3 @@ def _verb(run: str) -> Callable[[argparse.Namespace], int]:
     module, _, function = run.partition(":")
     found: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"o3pro_bg.cli.{module}"), function)
     return found
-
-
-def _complain(trouble: Exception) -> None:
-    from o3pro_bg.cli._screen import say
-
-    say(f"o3pro-bg: {trouble}")

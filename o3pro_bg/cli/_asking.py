@@ -10,19 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from o3pro_bg._admission import Refused, admit
 from o3pro_bg.cli._exits import Exit, Stop, of_status
-from o3pro_bg.cli._place import handler_of
+from o3pro_bg.cli._place import handler_of, language
 from o3pro_bg.cli._reading import tell_result
 from o3pro_bg.cli._screen import is_live, live, put, put_json, say
 from o3pro_bg.cli._watching import state_of, ticks
 from o3pro_bg.cli._words import WAITS, duration, spent
+from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
     from o3pro_bg._replies import StartReply
+    from o3pro_bg.config import O3ProConfig
     from o3pro_bg.handler import BackgroundHandler
     from o3pro_bg.job import Job
 
@@ -35,8 +38,6 @@ def ask(arguments: argparse.Namespace) -> Exit:
     question = text_of(arguments.question)
     with Presses() as presses, handler_of(arguments) as handler:
         started = _start(handler, question, arguments)
-        if not started["success"]:
-            return _refused(started, arguments)
         say(f"job {started['job_id']}")
         return wait_for(handler, started["job_id"], arguments, presses)
 
@@ -46,8 +47,6 @@ def submit(arguments: argparse.Namespace) -> Exit:
     question = text_of(arguments.question)
     with handler_of(arguments) as handler:
         started = _start(handler, question, arguments)
-        if not started["success"]:
-            return _refused(started, arguments)
         put_json(started) if arguments.json else put(started["job_id"])
         job = handler.job(started["job_id"])
         until = time.monotonic() + _TO_LEAVE
@@ -56,7 +55,7 @@ def submit(arguments: argparse.Namespace) -> Exit:
         reply = handler.check_status(job.id)
         if job.response_id is None and not job.done():
             why = WAITS.get(job.waiting, "it is on its way")
-            say(f"the question has not been accepted yet ({why}): the next command sends it, or `o3pro-bg watch`")
+            say(f"the question has not been accepted yet ({why}): `o3pro-bg watch` sends it")
         if "error" in reply:
             say(f"o3pro-bg: {reply['error']}")
         return of_status(reply["status"]) if job.done() else Exit.COMPLETED
@@ -72,6 +71,8 @@ def wait_for(handler: BackgroundHandler, job_id: str, arguments: argparse.Namesp
         return Exit.TIMED_OUT
     except KeyboardInterrupt:
         return _interrupted(job, presses)
+    except JobNotFound:  # another process removed it
+        return tell_result(handler.get_result(job_id), as_json=arguments.json)
     if took := spent(job.usage, job.cost):
         say(f"{job.status()} after {duration(job.elapsed_time)}: {took}")
     return tell_result(handler.get_result(job_id), as_json=arguments.json)
@@ -102,35 +103,59 @@ class Presses:
 
 
 def _start(handler: BackgroundHandler, question: str, arguments: argparse.Namespace) -> StartReply:
-    return handler.start_background_task(
-        question,
-        arguments.effort,
-        timeout=arguments.deadline,
-        dedupe_key=arguments.dedupe_key,
-        priority=arguments.priority,
-        **options_of(arguments),
-    )
+    """Start the job; raises `Stop` where it is refused."""
+    options = options_of(arguments)
+    more: Any = {
+        "timeout": arguments.deadline,
+        "dedupe_key": arguments.dedupe_key,
+        "priority": arguments.priority,
+    }
+    check(handler.client.config, question, arguments.effort, options, more)
+    started = handler.start_background_task(question, arguments.effort, **more, **options)
+    if not started["success"]:  # it could not be written down
+        raise Stop(Exit.CONFIGURATION, started["error"], started)
+    return started
 
 
-def _refused(started: StartReply, arguments: argparse.Namespace) -> Exit:
-    if arguments.json:
-        put_json(started)
-    say(f"o3pro-bg: {started['error']}")
-    return Exit.FAILED
+def check(
+    config: O3ProConfig,
+    question: str,
+    effort: str,
+    options: Mapping[str, Any],
+    more: Mapping[str, Any],
+    where: str = "",
+) -> None:
+    """Raise `Stop` where the library would refuse a question, or some argument is no such thing at all."""
+    try:
+        admit(config, question, effort, more["timeout"], options, **{k: v for k, v in more.items() if k != "timeout"})
+    except Refused as refused:
+        sentence = refused.sentence(language())
+        reply = {"success": False, "error": sentence, "question": question, "effort": effort}
+        raise Stop(Exit.USAGE, where + sentence, reply) from None
+    except TypeError as exc:
+        raise Stop(Exit.USAGE, f"{where}{exc}") from None
 
 
 def text_of(given: str) -> str:
     """Answer the text that an argument means: itself, standard input for `-`, or a file's for `@file`."""
     if given == "-":
-        if sys.stdin.isatty():
-            say("reading from the terminal; Ctrl-D ends it")
-        return _decoded(sys.stdin.buffer.read(), "standard input")
+        return _decoded(_standard_input(), "standard input")
     if given.startswith("@"):
         try:
             return _decoded(Path(given[1:]).read_bytes(), given[1:])
         except OSError as exc:
-            raise Stop(Exit.USAGE, f"{given[1:]} cannot be read: {exc.strerror}") from None
+            raise Stop(Exit.USAGE, f"{given} cannot be read: {exc.strerror}") from None
     return given
+
+
+def _standard_input() -> bytes:
+    """Read standard input, which can be had once."""
+    if sys.stdin.closed:
+        raise Stop(Exit.USAGE, "standard input can be read once, and was asked for again")
+    if sys.stdin.isatty():
+        say("reading from the terminal; Ctrl-D ends it")
+    with sys.stdin:
+        return sys.stdin.buffer.read()
 
 
 def _decoded(data: bytes, whence: str) -> str:
@@ -146,7 +171,7 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, value in arguments.option or ():
         try:
             options[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[name] = value
     if arguments.instructions is not None:
         options["instructions"] = text_of(arguments.instructions)

@@ -7,9 +7,9 @@ import json
 import os
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from o3pro_bg.cli._asking import options_of, text_of
+from o3pro_bg.cli._asking import check, options_of, text_of
 from o3pro_bg.cli._exits import Exit, Stop
 from o3pro_bg.cli._place import config_of, handler_of
 from o3pro_bg.cli._screen import put_json, say
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from o3pro_bg.job import Job
 
 
+_OURS: Final = frozenset({"dedupe_key", "self"})
+
+
 class Question(NamedTuple):
     """
     A line of the file.
@@ -31,13 +34,11 @@ class Question(NamedTuple):
     Attributes:
         number: Of the line, from 1 on.
         name: What the line calls itself (its `id`), or None.
-        key: What this question is known by when the batch is run again.
-        arguments: What the handler is asked with.
+        arguments: What the handler is asked with; by its `dedupe_key` it is known when the batch is run again.
     """
 
     number: int
     name: Any
-    key: str
     arguments: dict[str, Any]
 
 
@@ -46,20 +47,16 @@ def batch(arguments: argparse.Namespace) -> Exit:
     name = arguments.name or os.path.basename(arguments.file)
     questions = list(_questions(_lines(arguments.file), name, arguments))
     with handler_of(arguments, max_concurrency=arguments.concurrency) as handler:
-        asked, refused = _start(handler, questions, retries=arguments.retry_failed)
-        went_well = not refused
-        of_job: dict[str, list[Question]] = {}
-        for question, job in asked:
-            of_job.setdefault(job.id, []).append(question)
+        went_well = True
         try:
-            jobs = [*{job.id: job for _, job in asked}.values()]
+            jobs = [_job_of(handler, question, retries=arguments.retry_failed) for question in questions]
+            of_job = {job.id: question for job, question in zip(jobs, questions, strict=True)}
             with drawn(jobs, is_wanted=not sys.stdout.isatty()) as draw:  # else the results are what is seen
                 for ended in ticks(jobs):
                     for job in ended:
                         reply = handler.get_result(job.id)
                         went_well = went_well and reply["success"]
-                        for question in of_job[job.id]:
-                            _put_result(question, {"job_id": job.id, **reply})
+                        _put_result(of_job[job.id], {"job_id": job.id, **reply})
                     draw()
         except KeyboardInterrupt:
             say("left: the jobs go on. The same command comes back to them, and asks nothing twice.")
@@ -77,43 +74,51 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
 def _questions(lines: Iterator[tuple[int, str]], name: str, arguments: argparse.Namespace) -> Iterator[Question]:
     """Answer the questions of a file; raises `Stop` for the first line that is none, before anything is asked."""
     seen: Counter[str] = Counter()
-    deployment = config_of(arguments).deployment
-    common = {"effort": arguments.effort, "timeout": arguments.deadline, **options_of(arguments)}
+    config = config_of(arguments)
+    common = {
+        "effort": arguments.effort,
+        "timeout": arguments.deadline,
+        "priority": arguments.priority,
+        **options_of(arguments),
+    }
     for number, line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError as exc:
-            raise Stop(Exit.USAGE, f"line {number} is no JSON: {exc}") from None
-        facts = {"question": value} if isinstance(value, str) else value
-        if not isinstance(facts, dict) or not isinstance(facts.get("question"), str):
-            raise Stop(Exit.USAGE, f'line {number} is neither a text nor an object with a "question"')
+        facts = {**common, **_facts(number, line)}
         called = facts.pop("id", None)
-        asked = {**common, **facts}
-        digest = hashlib.sha256(json.dumps([name, deployment, asked], sort_keys=True).encode()).hexdigest()
+        question, effort = facts.pop("question"), facts.pop("effort")
+        more = {"timeout": facts.pop("timeout"), "priority": facts.pop("priority")}
+        check(config, question, effort, facts, more, f"line {number}: ")
+        asked = json.dumps([name, config.deployment, question, effort, facts], sort_keys=True)
+        digest = hashlib.sha256(asked.encode()).hexdigest()
         seen[digest] += 1  # the same question twice in a file is two questions
-        yield Question(number, called, f"batch:{digest}:{seen[digest]}", asked)
+        key = f"batch:{digest}:{seen[digest]}"
+        yield Question(number, called, {"question": question, "effort": effort, "dedupe_key": key, **more, **facts})
 
 
-def _start(
-    handler: BackgroundHandler, questions: list[Question], *, retries: bool
-) -> tuple[list[tuple[Question, Job]], int]:
-    """Start what was not started before; answer the jobs, and how many questions were refused."""
-    asked, refused = [], 0
-    for question in questions:
-        started = _started(handler, question)
-        if started["success"] and retries and _may_be_asked_again(handler.job(started["job_id"])):
-            handler.remove_job(started["job_id"])
-            started = _started(handler, question)
-        if started["success"]:
-            asked.append((question, handler.job(started["job_id"])))
-        else:
-            refused += 1
-            _put_result(question, started)
-    return asked, refused
+def _facts(number: int, line: str) -> dict[str, Any]:
+    """Answer what a line says; raises `Stop` where it is no question."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise Stop(Exit.USAGE, f"line {number} is no JSON: {exc}") from None
+    facts = {"question": value} if isinstance(value, str) else value
+    if not isinstance(facts, dict) or not isinstance(facts.get("question"), str):
+        raise Stop(Exit.USAGE, f'line {number} is neither a text nor an object with a "question"')
+    if reserved := {*facts} & _OURS:
+        raise Stop(Exit.USAGE, f"line {number}: {', '.join(sorted(reserved))} is not for a line of a batch")
+    return facts
 
 
-def _may_be_asked_again(job: Job) -> bool:
-    """Tell whether a job ended without an answer, in a way that certainly left nothing at the service to pay for."""
+def _job_of(handler: BackgroundHandler, question: Question, *, retries: bool) -> Job:
+    """Start what was not started before, and answer the job."""
+    job = _started(handler, question)
+    if retries and _has_no_answer(job):
+        handler.remove_job(job.id)
+        job = _started(handler, question)
+    return job
+
+
+def _has_no_answer(job: Job) -> bool:
+    """Tell whether a job failed or was cancelled, and it is known whether the service had it."""
     try:
         if job.done():
             job.result()
@@ -124,11 +129,11 @@ def _may_be_asked_again(job: Job) -> bool:
     return False
 
 
-def _started(handler: BackgroundHandler, question: Question) -> dict[str, Any]:
-    try:
-        return dict(handler.start_background_task(**question.arguments, dedupe_key=question.key))
-    except TypeError as exc:
-        raise Stop(Exit.USAGE, f"line {question.number}: {exc}") from None
+def _started(handler: BackgroundHandler, question: Question) -> Job:
+    started = handler.start_background_task(**question.arguments)
+    if not started["success"]:  # it could not be written down
+        raise Stop(Exit.CONFIGURATION, f"line {question.number}: {started['error']}")
+    return handler.job(started["job_id"])
 
 
 def _put_result(question: Question, reply: dict[str, Any]) -> None:

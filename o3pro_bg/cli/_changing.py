@@ -9,8 +9,9 @@ from o3pro_bg import _replies
 from o3pro_bg._sentences import say as say_in
 from o3pro_bg.cli._exits import OF_STATUS, Exit, Stop
 from o3pro_bg.cli._jobs import shelf_of, shortened
-from o3pro_bg.cli._place import handler_of, language, store_of
+from o3pro_bg.cli._place import GLANCE, check_endpoint, config_of, handler_of, language, store_of
 from o3pro_bg.cli._screen import put, put_json, say
+from o3pro_bg.cli._words import WAITS
 from o3pro_bg.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -27,9 +28,15 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 def cancel(arguments: argparse.Namespace) -> Exit:
     """Cancel jobs at the service."""
     shelf = shelf_of(arguments)
-    found = [shelf.find(text).job_id for text in arguments.jobs]
+    found = [shelf.find(text) for text in arguments.jobs]
+    for record in found:
+        if not record.status.is_terminal:
+            check_endpoint(record, config_of(arguments))
     with handler_of(arguments) as handler:
-        return _each(found, handler.cancel_job, arguments, "cancelled")
+        code = _each([record.job_id for record in found], handler.cancel_job, arguments, "cancelled")
+        for waiting in {handler.job(record.job_id).waiting for record in found if record.job_id in handler.jobs} - {""}:
+            say(f"o3pro-bg: {WAITS.get(waiting, waiting)}")
+    return code
 
 
 def remove(arguments: argparse.Namespace) -> Exit:
@@ -46,7 +53,7 @@ def prune(arguments: argparse.Namespace) -> Exit:
     if not arguments.dry_run:
         return _forget(found, arguments)
     for record in found:
-        put(record.job_id)
+        put_json(_replies.listed(record, shelf.now)) if arguments.json else put(record.job_id)
     return Exit.COMPLETED
 
 
@@ -58,6 +65,9 @@ def attach(arguments: argparse.Namespace) -> Exit:
         except InvalidRequest as refused:
             raise Stop(Exit.USAGE, str(refused)) from None
         put(job.id)
+        handler.close(GLANCE)  # which asks the service once
+        if job.waiting:
+            say(f"o3pro-bg: {WAITS.get(job.waiting, job.waiting)}")
     return Exit.COMPLETED
 
 

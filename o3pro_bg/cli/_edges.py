@@ -34,7 +34,7 @@ def completion(arguments: argparse.Namespace) -> int:
         raise Stop(Exit.CONFIGURATION, "completion needs the extra cli: pip install 'o3pro-bg[cli]'") from None
     from o3pro_bg.cli._parser import parser
 
-    print(shtab.complete(parser(), shell=arguments.shell))
+    put(shtab.complete(parser(), shell=arguments.shell))
     return Exit.COMPLETED
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Exit(IntEnum):
@@ -48,8 +51,16 @@ def of_many(statuses: list[str]) -> Exit:
 
 
 class Stop(Exception):
-    """Ends the command, with a sentence on standard error."""
+    """
+    Ends the command, with a sentence on standard error.
 
-    def __init__(self, code: Exit, sentence: str) -> None:
+    Args:
+        code: The exit code.
+        sentence: What is wrong, and what can be done about it.
+        reply: What `--json` prints, where the library has an answer for it.
+    """
+
+    def __init__(self, code: Exit, sentence: str, reply: Mapping[str, Any] | None = None) -> None:
         super().__init__(sentence)
         self.code = code
+        self.reply = reply

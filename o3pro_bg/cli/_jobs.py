@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from o3pro_bg._sentences import say, shown
 from o3pro_bg._sqlite.peek import peek
 from o3pro_bg.cli._exits import Exit, Stop
-from o3pro_bg.cli._place import store_of
+from o3pro_bg.cli._place import language, store_of
 
 if TYPE_CHECKING:
     import argparse
@@ -45,7 +46,8 @@ class Shelf(NamedTuple):
         exact = [record for record in self.records if text in (record.job_id, record.response_id)]
         found = exact or [record for record in self.records if text and record.job_id.startswith(text.lower())]
         if not found:
-            raise Stop(Exit.NOT_FOUND, f"no job {text!a}: `o3pro-bg list --all` lists all there are")
+            reply = {"success": False, "error": say(language(), "not_found", job_id=shown(text))}
+            raise Stop(Exit.NOT_FOUND, f"no job {text!a}: `o3pro-bg list --all` lists all there are", reply)
         if len(found) > 1:
             candidates = ", ".join(record.job_id[: len(text) + 4] for record in found[:5])
             raise Stop(Exit.USAGE, f"{len(found)} jobs begin with {text!a}: {candidates}")

@@ -52,7 +52,7 @@ class _Verbs:
             name,
             help=what,
             description=f"{what[0].upper()}{what[1:]}.",
-            epilog="\n".join(["examples:", *(f"  o3pro-bg {example}" for example in examples)]) if examples else None,
+            epilog="\n".join(["examples:", *(f"  {_whole(example)}" for example in examples)]) if examples else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -60,6 +60,10 @@ class _Verbs:
         for part in parts:
             part(verb)
         return verb
+
+
+def _whole(example: str) -> str:
+    return example if "| o3pro-bg" in example else f"o3pro-bg {example}"
 
 
 def _asking(verbs: _Verbs) -> None:
@@ -159,8 +163,14 @@ def _batching(verbs: _Verbs) -> None:
         help='a question a line, as JSON: "text", or {"question": …, "effort": …, "id": …} with any other argument of '
         "the Responses API; - is standard input",
     )
-    batch.add_argument("--name", help="what it is known by; default: the name of the file. Another name asks anew")
-    batch.add_argument("--retry-failed", action="store_true", help="ask again what failed or was cancelled before")
+    batch.add_argument(
+        "--name",
+        help="what it is known by; default: the name of the file. Another name, question, effort, deployment or option "
+        "of the API is asked anew; another deadline or priority is not",
+    )
+    batch.add_argument(
+        "--retry-failed", action="store_true", help="ask anew, and pay for it, what failed or was cancelled"
+    )
     batch.add_argument("--concurrency", type=_count, metavar="N", help="the most jobs under way at the service at once")
 
 
@@ -182,7 +192,7 @@ def _helping(verbs: _Verbs) -> None:
         "run the emulator, a stand-in for the service on this machine, until Ctrl-C",
         "emulator --port 8080 --knobs 'seconds=5 latency=0.05'",
     )
-    emulator.add_argument("--port", type=int, default=0, help="the port; default: a free one")
+    emulator.add_argument("--port", type=_port, default=0, help="the port; default: a free one")
     emulator.add_argument("--knobs", default="", metavar="'KEY=VALUE …'", help="how it behaves; see /emulator")
     completion = verbs.add(
         "completion",
@@ -235,13 +245,22 @@ def _a_place(verb: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!a} is no number of seconds above 0")
     return value
 
 
 def _count(text: str) -> int:
-    if (value := int(text)) < 1:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:19]) < 2**63):
         raise argparse.ArgumentTypeError(f"{text!a} is no number above 0")
-    return value
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!a} is no port: 0 to 65535")
+    return int(text)

@@ -16,6 +16,7 @@ from rich.text import Text
 from o3pro_bg.cli._jobs import shortened
 from o3pro_bg.cli._watching import is_over, state_of, status_of
 from o3pro_bg.cli._words import COLOURS, columns, duration, glyph, one_line
+from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,12 +35,13 @@ class OneJob:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._effort = job.effort
         self._spinner = Spinner("dots" if glyph("running", sys.stderr) == "●" else "line")
 
     def draw(self) -> RenderableType:
         """Answer the picture of this moment."""
         job = self._job
-        parts = [state_of(job), job.effort, duration(job.elapsed_time)]
+        parts = [state_of(job), self._effort, duration(job.elapsed_time)]
         if (next_look := job.next_look) is not None and not job.waiting:
             parts.append(f"next look in {next_look:.0f} s")
         self._spinner.update(text=Text("  ".join(parts), no_wrap=True, overflow="ellipsis"))
@@ -76,8 +78,12 @@ class Table:
         return Group(grid, *self._rest(len(self._jobs) - len(shown)), self._progress(statuses))
 
     def _cells(self, job: Job, status: str, width: int, room: int) -> list[Text]:
-        if status == "removed":
-            return [Text(self._short[job.id]), Text(status)]
+        try:
+            return self._cells_of(job, status, width, room)
+        except (JobNotFound, KeyError):  # another process removed it
+            return [Text(self._short[job.id]), Text("removed")]
+
+    def _cells_of(self, job: Job, status: str, width: int, room: int) -> list[Text]:
         word = Text(f"{glyph(status, sys.stderr)} {status}", style=COLOURS[status])
         cells = [Text(self._short[job.id]), word]
         if width >= _EFFORT_FROM:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
+    from o3pro_bg._records import JobRecord
     from o3pro_bg.config import O3ProConfig
     from o3pro_bg.handler import BackgroundHandler
 
@@ -20,10 +21,14 @@ EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """Every effort that some model takes; which of them this deployment takes, the service says, and bills nothing."""
 
 
+GLANCE: Final = 10.0
+"""Seconds in which a handler that closes has the service asked once about what it took up."""
+
+
 def home(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
     """Answer the directory of the command's files: `O3PRO_BG_HOME`, or the platform's place for state."""
     if chosen := environ.get("O3PRO_BG_HOME"):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     if platform == "win32":
         return Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "o3pro-bg"
     if platform == "darwin":
@@ -32,9 +37,19 @@ def home(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) 
     return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "o3pro-bg"
 
 
-def store_of(arguments: argparse.Namespace) -> str:
-    """Answer the path of the file that keeps the jobs."""
+def path_of(arguments: argparse.Namespace) -> str:
+    """Answer what is given as the path of that file, or chosen for want of one."""
     return str(arguments.store or home() / "jobs.db")
+
+
+def store_of(arguments: argparse.Namespace) -> str:
+    """Answer the path of the file that keeps the jobs; raises `Stop` where it can be none."""
+    from o3pro_bg._sqlite.place import absolute
+
+    try:
+        return absolute(path_of(arguments))
+    except ValueError as exc:
+        raise Stop(Exit.CONFIGURATION, str(exc)) from None
 
 
 def language(environ: Mapping[str, str] = os.environ) -> Literal["ja", "en"]:
@@ -51,9 +66,12 @@ def read_env_file(path: str) -> None:
         raise Stop(
             Exit.CONFIGURATION, "--env-file needs the extra cli: pip install 'o3pro-bg[cli]', or set the variables"
         ) from None
-    if not os.path.isfile(path):
-        raise Stop(Exit.CONFIGURATION, f"--env-file: there is no file {path}")
-    load_dotenv(path)
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            load_dotenv(stream=file)
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it is no UTF-8 text"
+        raise Stop(Exit.CONFIGURATION, f"--env-file {path} cannot be read: {why}") from None
 
 
 def config_of(arguments: argparse.Namespace) -> O3ProConfig:
@@ -61,6 +79,16 @@ def config_of(arguments: argparse.Namespace) -> O3ProConfig:
     from o3pro_bg.config import O3ProConfig
 
     return O3ProConfig(endpoint=arguments.endpoint or "", deployment=arguments.deployment or "", efforts=EFFORTS)
+
+
+def check_endpoint(record: JobRecord, config: O3ProConfig) -> None:
+    """Raise `Stop` where a job is another endpoint's than the one that is configured: nothing can be asked about it."""
+    if record.request.endpoint != config.resource:
+        where = record.request.endpoint or "another endpoint"
+        raise Stop(
+            Exit.CONFIGURATION,
+            f"job {record.job_id[:8]} belongs to {where}: set AZURE_OPENAI_ENDPOINT to it, or give it as --endpoint",
+        )
 
 
 def handler_of(arguments: argparse.Namespace, max_concurrency: int | None = None) -> BackgroundHandler:

@@ -11,7 +11,7 @@ from o3pro_bg import _replies
 from o3pro_bg._prices import PRICES, cost_of
 from o3pro_bg.cli._exits import Exit, Stop, of_status
 from o3pro_bg.cli._jobs import Shelf, shelf_of, shortened
-from o3pro_bg.cli._place import config_of, handler_of, language
+from o3pro_bg.cli._place import GLANCE, check_endpoint, config_of, handler_of, language
 from o3pro_bg.cli._screen import put, put_json, say
 from o3pro_bg.cli._words import WAITS, duration, glyph, one_line, padded, spent
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from o3pro_bg._replies import ResultReply
 
 _DAY: Final = 86400.0  # seconds for which an ended job is listed without --all
-_GLANCE: Final = 10.0  # seconds for the service to be asked once, as the handler closes
 
 
 def status(arguments: argparse.Namespace) -> Exit:
@@ -46,6 +45,7 @@ def result(arguments: argparse.Namespace) -> Exit:
     if arguments.wait and not record.status.is_terminal:
         from o3pro_bg.cli._asking import Presses, wait_for
 
+        check_endpoint(record, config_of(arguments))
         with Presses() as presses, handler_of(arguments) as handler:
             return wait_for(handler, record.job_id, arguments, presses)
     if record.lacks_answer:
@@ -53,6 +53,8 @@ def result(arguments: argparse.Namespace) -> Exit:
             return tell_result(handler.get_result(record.job_id), as_json=arguments.json)
     if shelf.unwatched([record]):
         shelf, record = _looked_at(arguments, record)
+        if record.waiting:
+            say(f"o3pro-bg: {WAITS.get(record.waiting, record.waiting)}")
     return tell_result(_replies.result(record, shelf.now, language()), as_json=arguments.json)
 
 
@@ -78,7 +80,11 @@ def list_jobs(arguments: argparse.Namespace) -> Exit:
     else:
         _put_table(records, shelf)
     if unwatched := shelf.unwatched(records):
-        say(f"nobody watches {len(unwatched)} of them: what they say is old; `o3pro-bg watch` asks the service")
+        here = [record for record in unwatched if record.request.endpoint == config_of(arguments).resource]
+        if here:
+            say(f"nobody watches {len(here)} of them: what they say is old; `o3pro-bg watch` asks the service")
+        if elsewhere := len(unwatched) - len(here):
+            say(f"nobody watches {elsewhere} of them, which belong to another endpoint than the configured one")
     return Exit.COMPLETED
 
 
@@ -104,10 +110,9 @@ def describe(record: JobRecord, now: float) -> list[str]:
 def _looked_at(arguments: argparse.Namespace, record: JobRecord) -> tuple[Shelf, JobRecord]:
     """Have the service asked once about a job that nobody watches, and answer what is known then."""
     try:
-        if record.request.endpoint != config_of(arguments).resource:
-            raise Stop(Exit.CONFIGURATION, "it belongs to another endpoint than the one that is configured now")
+        check_endpoint(record, config_of(arguments))
         with handler_of(arguments) as handler:
-            handler.close(_GLANCE)
+            handler.close(GLANCE)
     except Stop as stop:
         say(f"o3pro-bg: the service was not asked, and this may be old: {stop}")
     shelf = shelf_of(arguments)

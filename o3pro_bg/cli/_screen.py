@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from o3pro_bg.cli._exits import Exit, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,13 +19,19 @@ if TYPE_CHECKING:
 
 
 def put(text: str) -> None:
-    """Write a line of data; what the stream's encoding lacks is written as an escape."""
-    print(_fitting(text, sys.stdout.encoding), flush=True)
+    """Write a line of data; what the stream's encoding lacks is written as an escape. Raises `Stop` where it cannot."""
+    try:
+        print(_fitting(text, sys.stdout.encoding), flush=True)
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed at the end
+        if exc.errno in (errno.EPIPE, errno.EIO):  # whoever read us, or the terminal, has gone
+            raise BrokenPipeError from None
+        raise Stop(Exit.FAILED, f"standard output cannot be written: {exc.strerror}") from None
 
 
 def put_json(value: Any) -> None:
     """Write a value as one line of JSON, in ASCII, which every encoding has."""
-    print(json.dumps(value), flush=True)
+    put(json.dumps(value))
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from o3pro_bg.cli._exits import Exit, of_many
 from o3pro_bg.cli._jobs import shelf_of, shortened
-from o3pro_bg.cli._place import handler_of
+from o3pro_bg.cli._place import check_endpoint, config_of, handler_of
 from o3pro_bg.cli._screen import is_live, live, put, put_json, say
 from o3pro_bg.cli._words import WAITS, duration, glyph
 from o3pro_bg.errors import JobNotFound
@@ -33,6 +33,9 @@ def watch(arguments: argparse.Namespace) -> Exit:
     if not chosen:
         say("no jobs are under way")
         return Exit.COMPLETED
+    for record in chosen:
+        if not record.status.is_terminal:
+            check_endpoint(record, config_of(arguments))
     with handler_of(arguments) as handler:
         jobs = [handler.job(record.job_id) for record in chosen]
         tell = _Changes(handler, jobs, as_json=arguments.json, as_lines=not is_live())
@@ -58,7 +61,8 @@ def ticks(jobs: Sequence[Job], until: float | None = None) -> Iterator[list[Job]
     left = [*jobs]
     while left:
         ended = [job for job in left if is_over(job)]
-        left = [job for job in left if job not in ended] if ended else left
+        over = {job.id for job in ended}
+        left = [job for job in left if job.id not in over] if over else left
         yield ended
         pause = _REDRAWN if until is None else min(_REDRAWN, until - time.monotonic())
         if left and pause <= 0:
@@ -87,7 +91,7 @@ def is_over(job: Job) -> bool:
 @contextmanager
 def drawn(jobs: Sequence[Job], *, is_wanted: bool = True) -> Iterator[Callable[[], None]]:
     """Answer what draws the table of these jobs anew, where somebody can see it; else it does nothing."""
-    if not (is_wanted and is_live()):
+    if not (jobs and is_wanted and is_live()):
         yield lambda: None
         return
     from o3pro_bg.cli._pictures import Table
@@ -119,20 +123,24 @@ class _Changes:
                 del self._jobs[job_id]
 
     def _tell(self, job: Job, state: str) -> None:
-        if self._as_json and state != _GONE:
-            put_json(self._handler.jobs[job.id])
+        if self._as_json:
+            with suppress(KeyError):  # it was removed just now
+                put_json(self._handler.jobs[job.id])
         elif self._as_lines:
             put(f"{self.short[job.id]}  {state}")
 
 
 def state_of(job: Job) -> str:
     """Answer the status of a job, and why it waits."""
-    status = status_of(job)
-    return status + (f": {WAITS.get(job.waiting, job.waiting)}" if status != _GONE and job.waiting else "")
+    try:
+        return job.status() + (f": {WAITS.get(job.waiting, job.waiting)}" if job.waiting else "")
+    except JobNotFound:
+        return _GONE
 
 
 def _line(job: Job, short: str) -> str:
-    status = status_of(job)
-    if status == _GONE:
-        return f"{short}  {status}"
-    return f"{short}  {glyph(status, sys.stderr)} {status:<9}  {duration(job.elapsed_time):>11}"
+    try:
+        status, elapsed = job.status(), duration(job.elapsed_time)
+    except JobNotFound:
+        return f"{short}  {_GONE}"
+    return f"{short}  {glyph(status, sys.stderr)} {status:<9}  {elapsed:>11}"

@@ -23,7 +23,7 @@ COLOURS: Final = {"started": "cyan", "running": "blue", "completed": "green", "f
 WAITS: Final = {
     "rate_limit": "the service asked it to wait (429)",
     "connection": "no connection; it is tried again",
-    "denied": "the service does not let us in; it is tried again",
+    "denied": "the service does not let us in: check the key, or `az login`; it is tried again",
     "refused": "the service says there is no such response; it is asked again",
     "concurrency": "it waits for its turn",
     "store": "its file cannot be written",

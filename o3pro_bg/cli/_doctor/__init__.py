@@ -27,7 +27,7 @@ from o3pro_bg.cli._doctor.machine import extras, store, versions
 from o3pro_bg.cli._doctor.reach import Knock, clock, kind_of, knock, reachable, service
 from o3pro_bg.cli._doctor.report import not_asked, put_report
 from o3pro_bg.cli._exits import Exit
-from o3pro_bg.cli._place import config_of, store_of
+from o3pro_bg.cli._place import config_of, path_of
 from o3pro_bg.cli._screen import put, put_json, say
 from o3pro_bg.cli._words import glyph, padded
 
@@ -95,7 +95,7 @@ class _Visit:
         if knocked.why:
             self._obstacle = "the service cannot be reached"
         yield from self._account()
-        yield from store(store_of(self._arguments))
+        yield from store(path_of(self._arguments))
         yield self._deployment(knocked)
 
     def _configuration(self) -> Iterator[Check]:
