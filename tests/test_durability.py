@@ -751,8 +751,11 @@ async def test_a_cancel_is_left_to_who_holds_the_job() -> None:
     cancel = asyncio.create_task(bench.engine.cancel("job"))
     await asyncio.sleep(1)
     assert bench.record().cancel_requested_at is not None
+    again = asyncio.create_task(bench.engine.cancel("job"))
+    await asyncio.sleep(1)
+    assert not again.done(), "the wish stands: this one waits for what becomes of it, too"
     store.put(replace(bench.record(), status=JobStatus.CANCELLED, ended=1.0))
-    assert await cancel is CancelVerdict.CONFIRMED
+    assert await cancel is await again is CancelVerdict.CONFIRMED
     assert not bench.remote.counts
 
 
@@ -1358,11 +1361,13 @@ async def test_close_does_not_wait_for_the_rate(turns: int) -> None:
 @virtual
 async def test_close_cancels_what_nobody_will_run() -> None:
     """A job that was inserted as the engine closed, and is run by nobody, is cancelled where jobs are."""
-    bench, _ = bench_of(seconds=0.01, cancel_on_close=True)
+    bench, _ = bench_of(seconds=0.5, cancel_on_close=True)
     bench.enter()
     bench.engine.expected.add("job")
+    waiter = asyncio.ensure_future(bench.ledger.wait("job"))
+    await asyncio.sleep(0)
     await bench.engine.close(5)
-    assert bench.record().status is JobStatus.CANCELLED
+    assert (await waiter).status is bench.record().status is JobStatus.CANCELLED
     bench, _ = bench_of(seconds=0.01)
     bench.enter()
     bench.engine.expected.add("job")
@@ -1581,11 +1586,14 @@ async def test_an_end_elsewhere_that_comes_as_we_write_is_told_once(trouble: Sto
     await asyncio.sleep(0.5)
     ended = bench.record().apply(News(Event.CANCELLED), now())
     store.seconds, store.trouble = 1, trouble
+    waiter = asyncio.ensure_future(bench.ledger.wait("job"))
+    await asyncio.sleep(0)
     bench.ledger.note("job", waiting="connection") if trouble else bench.ledger.apply("job", ANSWERED)
     store.elsewhere.add("job")
     store._records["job"] = ended
     store.tell("job")
-    waiter = asyncio.ensure_future(bench.ledger.wait("job"))
     await asyncio.sleep(3)
-    assert (await waiter).status is JobStatus.CANCELLED
+    assert waiter.done()
+    assert waiter.result().status is JobStatus.CANCELLED
     assert bench.ended == []
+    assert not bench.ledger._missed
