@@ -291,7 +291,6 @@ class Life:
             self._lookout.saw(news)
             self._heard(news)
             if self._is_overdue and not self._has_ended:
-                self._is_overdue = False
                 self._expire()
 
     # --- ends -----------------------------------------------------------------------------------------------
