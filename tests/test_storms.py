@@ -454,6 +454,90 @@ async def test_what_never_left_does_not_count(when: str) -> None:
 
 
 @virtual
+@pytest.mark.parametrize(("kind", "counted"), [(Trouble.UNCLEAR, 2), (Trouble.REFUSED, 2), (Trouble.UNSENT, 1)])
+async def test_what_may_have_arrived_counts(kind: Trouble, counted: int) -> None:
+    """A create takes its part of the allowance unless it provably did not arrive."""
+    bench = Bench(Recorder(seconds=5))
+    bench.remote.script["create"] = [News(Event.ACCEPTED, response_id="resp_1"), trouble(kind)]
+    for job_id in ("first", "second"):
+        bench.start(job_id)
+        await asyncio.sleep(0.2)
+    budget = bench.engine._shared.door_of("")._budget
+    assert (budget._requests._sum, budget._requests._on_its_way) == (counted, 0)
+    await bench.engine.close(0)
+
+
+@virtual
+async def test_who_comes_while_one_tries_after_a_429_says_why_he_waits() -> None:
+    """Until the first create after a 429 is answered, whoever waits says that it is the rate."""
+    bench = Bench(Recorder(latency=2.0))
+    bench.remote.script["create"] = [trouble(Trouble.THROTTLED, after=10)]
+    bench.start("first")
+    await asyncio.sleep(12.5)
+    assert bench.remote.counts["create"] == 2
+    bench.start("late")
+    await asyncio.sleep(0.1)
+    assert bench.record("late").waiting == "rate_limit"
+    await bench.engine.close(0)
+
+
+@virtual
+async def test_a_door_has_one_timer() -> None:
+    """However many jobs come to a door that a 429 has closed, one timer waits for the moment in which it opens."""
+    bench = Bench()
+    bench.remote.script["create"] = [trouble(Trouble.THROTTLED, after=100)]
+    for number in range(50):
+        bench.start(str(number))
+        await asyncio.sleep(0.1)
+    timers = [timer for timer in vars(asyncio.get_running_loop())["_scheduled"] if not timer.cancelled()]
+    assert [timer.when() for timer in timers] == [pytest.approx(100, abs=1)]
+    await bench.engine.close(0)
+
+
+@virtual
+async def test_many_who_wait_are_all_told_of_one_429() -> None:
+    """A single 429 is told to a thousand jobs that wait behind one, bit by bit, and by no other news."""
+    bench = Bench(Recorder(latency=1.0), max_in_flight=1)
+    bench.remote.script["create"] = [trouble(Trouble.THROTTLED, after=100)]
+    for number in range(1000):
+        bench.start(str(number))
+    await asyncio.sleep(2)
+    assert {bench.record(str(number)).waiting for number in range(1000)} == {"rate_limit"}
+    for number in range(1, 1000):
+        bench.tasks[str(number)].cancel()
+    await asyncio.sleep(1)
+    assert len(bench.engine._shared.door_of("")._line._heap) < 200, "who has gone is not kept for as long"
+    await bench.engine.close(0)
+
+
+@virtual
+async def test_who_may_run_already_waits_in_the_same_order() -> None:
+    """A job that is to be sent again, and holds its slot, goes after those of a higher priority, and before others."""
+    bench = Bench(resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR), trouble(Trouble.THROTTLED, after=100)]
+    bench.start("unsure")
+    await asyncio.sleep(10)
+    for name, priority in (("idle", -1), ("urgent", 1)):
+        bench.start(name, request=JobRequest("question", "low", priority=priority))
+    await bench.ledger.wait("idle")
+    assert [job_id for job_id, _ in bench.remote.asked] == ["unsure", "unsure", "urgent", "unsure", "idle"]
+    await bench.engine.close(0)
+
+
+@virtual
+async def test_a_create_that_fails_makes_room_at_once() -> None:
+    """Whoever waits for the answer of another's create goes when that has failed, not when it is sent again."""
+    bench = Bench(Recorder(latency=1.0), max_in_flight=1, resubmit_uncertain=True)
+    bench.remote.script["create"] = [trouble(Trouble.UNCLEAR)]
+    bench.start("first")
+    bench.start("second")
+    await asyncio.sleep(10)
+    assert bench.remote.times("create")[:2] == [0.0, 1.0]
+    assert [job_id for job_id, _ in bench.remote.asked] == ["first", "second", "first"]
+    await bench.engine.close(0)
+
+
+@virtual
 async def test_creates_and_looks_take_turns() -> None:
     """Five thousand jobs are sent in about the time that their creates need, however many looks are due."""
     bench = Bench(Recorder(seconds=1200, latency=0.2))
