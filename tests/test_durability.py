@@ -7,6 +7,7 @@ import logging
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -276,6 +277,21 @@ async def taken_up(*, resubmit_uncertain: bool = False, **facts: Any) -> tuple[B
     await bench.open()
     store.tell("job")
     return bench, store
+
+
+@virtual
+async def test_a_job_that_was_elsewhere_unnoticed_is_watched_by_a_new_life_alone() -> None:
+    """Who learns in one moment that a job was elsewhere and is his again lets the life of before end."""
+    bench, store = await taken_up(response_id="resp_1", sent_at=1.0)
+    bench.remote.seconds = 3600.0
+    await asyncio.sleep(30)
+    begun = now()
+    store.put(replace(bench.record(), epoch=bench.record().epoch + 1))
+    await asyncio.sleep(100)
+    looks = [at for at in bench.remote.times("look") if at > begun]
+    assert looks[0] - begun < 1
+    assert all(later - at >= 2 for at, later in pairwise(looks))
+    await bench.engine.close(5)
 
 
 @virtual
