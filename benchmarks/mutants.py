@@ -54,7 +54,7 @@ SUITES = {
     "_submission": f"{LIFE} remotes storms",
     "_late": LIFE,
     "_nap": LIFE,
-    "_life": f"{LIFE} remotes",
+    "_life": f"{LIFE} remotes storms aio",
     "_ledger": LIFE,
     "_engine": f"{LIFE} remotes aio",
     "_headers": "remote",
