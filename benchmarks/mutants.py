@@ -54,6 +54,7 @@ SUITES = {
     "_submission": f"{LIFE} remotes storms",
     "_late": LIFE,
     "_nap": LIFE,
+    "_stores": "stores",
     "_life": f"{LIFE} remotes storms aio",
     "_ledger": LIFE,
     "_engine": f"{LIFE} remotes aio",

@@ -285,3 +285,14 @@ def test_store_of_a_forked_process(store: Store) -> None:
     assert [found.job_id for found in again.snapshot()] == (["a"] if store.durable else [])
     assert not again.holds("a")
     of(again.close())
+
+
+def test_a_key_goes_with_its_job() -> None:
+    """The store in memory holds nothing of a job that was removed, and keeps the keys of the others."""
+    store = MemoryStore()
+    for job_id, key in (("a", "one"), ("b", "other"), ("c", None)):
+        of(store.insert(record(job_id, key=key)))
+    of(store.remove("a"))
+    of(store.remove("c"))
+    assert (store._by_key, [kept.job_id for kept in store.snapshot()]) == ({"other": "b"}, ["b"])
+    assert of(store.insert(record("d", key="other"))).job_id == "b"
