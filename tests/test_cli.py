@@ -679,12 +679,13 @@ def test_the_verbs() -> None:
 
 @pytest.mark.parametrize("verb", verbs())
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each verb has a help with an example, which the command understands."""
+    """Each verb has a help with an example, which the command understands; every console has its characters."""
     with pytest.raises(SystemExit):
         parser().parse_args([verb, "--help"])
     text = capsys.readouterr().out
     examples = re.findall(rf"^  .*?o3pro-bg ({verb}\b.*)$", text, flags=re.MULTILINE)
     assert examples
+    assert text.isascii()
     for example in examples:
         words = shlex.split(example, comments=True)
         assert parser().parse_args(words[: words.index(">")] if ">" in words else words).run

@@ -160,8 +160,8 @@ def _batching(verbs: _Verbs) -> None:
     batch.add_argument(
         "file",
         metavar="FILE",
-        help='a question a line, as JSON: "text", or {"question": …, "effort": …, "id": …} with any other argument of '
-        "the Responses API; - is standard input",
+        help='a question a line, as JSON: "text", or {"question": ..., "effort": ..., "id": ...} with any other '
+        "argument of the Responses API; - is standard input",
     )
     batch.add_argument(
         "--name",
@@ -193,7 +193,7 @@ def _helping(verbs: _Verbs) -> None:
         "emulator --port 8080 --knobs 'seconds=5 latency=0.05'",
     )
     emulator.add_argument("--port", type=_port, default=0, help="the port; default: a free one")
-    emulator.add_argument("--knobs", default="", metavar="'KEY=VALUE …'", help="how it behaves; see /emulator")
+    emulator.add_argument("--knobs", default="", metavar="'KEY=VALUE ...'", help="how it behaves; see /emulator")
     completion = verbs.add(
         "completion",
         "_edges:completion",
