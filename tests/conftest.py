@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from o3pro_bg.emulator import Emulator
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -25,10 +27,12 @@ def _is_local(address: Any) -> bool:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _ctrl_c() -> None:
-    """Ctrl-C reaches us and our scripts, though a shell starts what runs in its background with it ignored."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _signals() -> None:
+    """Ctrl-C and a closed window reach our scripts, though shells and `nohup` start what they run with them ignored."""
+    for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, action)
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +72,10 @@ def _no_azure_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ENDPOINT", "API_KEY", "DEPLOYMENT", "DEPLOYMENT_NAME", "API_VERSION", "AD_TOKEN"):
         monkeypatch.delenv(f"AZURE_OPENAI_{name}", raising=False)
     monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Emulator]:
+    """One emulator for all tests that reset it, and that say how it behaves."""
+    with Emulator() as emulator:
+        yield emulator

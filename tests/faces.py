@@ -64,12 +64,12 @@ class Driver:
     def until(self, job_id: str, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Ask for the status until it is so; bounded, for things that happen on another thread."""
         pause = threading.Event()
-        for _ in range(1000):
+        for _ in range(6000):
             status: dict[str, Any] = self.do("check_status", job_id)
             if is_so(status):
                 return status
             pause.wait(0.005)
-        raise AssertionError(f"not within five seconds: {status}")
+        raise AssertionError(f"not within half a minute: {status}")
 
     def close(self) -> None:
         """Close the handler."""
@@ -95,12 +95,12 @@ class Driver:
 
 
 async def came_true(condition: Callable[[], object]) -> None:
-    """Wait, five seconds at most, for what another task or thread brings about and no event tells."""
-    for _ in range(1000):
+    """Wait, half a minute at most, for what another task or thread brings about and no event tells."""
+    for _ in range(6000):
         if condition():
             return
         await asyncio.sleep(0.005)
-    raise AssertionError("not within five seconds")
+    raise AssertionError("not within half a minute")
 
 
 def fake(**kwargs: Any) -> FakeClient:

@@ -18,24 +18,17 @@ from o3pro_bg._sqlite.jobfile import JobFile
 from o3pro_bg._sqlite.peek import peek
 from o3pro_bg._sqlite.rows import crc_of
 from o3pro_bg.cli._parser import parser
-from o3pro_bg.emulator import Emulator
 
 from .terminal import COMMAND, Account, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from o3pro_bg.emulator import Emulator
 
 LONG = "[emulator seconds=600] A long one?"
 FAILS = '{"emulator": "outcome=failed"}'
 CUT = '{"emulator": "outcome=incomplete"}'
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Emulator]:
-    """One emulator for this module."""
-    with Emulator() as emulator:
-        yield emulator
 
 
 @pytest.fixture

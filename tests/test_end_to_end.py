@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from o3pro_bg import JobFailed, JobLost, O3ProClient, O3ProConfig, SubmissionUncertain
-from o3pro_bg.emulator import Emulator
 
 from .faces import Driver
 
@@ -16,18 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from o3pro_bg.emulator import Emulator
+
     Open = Callable[..., Driver]
 
 SENSELESS_STATUSES = ("500", "503", "408", "429", "401")
 SENSELESS_BODIES = ("html", "empty", "truncated", "short", "null", "list", "object")
 LOOK_FAULTS = (*SENSELESS_STATUSES, *SENSELESS_BODIES, "reset")
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Emulator]:
-    """One emulator for this module."""
-    with Emulator() as emulator:
-        yield emulator
 
 
 @pytest.fixture

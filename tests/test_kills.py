@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from o3pro_bg import BackgroundHandler, O3ProClient, O3ProConfig, SqliteStore
-from o3pro_bg.emulator import Emulator
 
 from .faces import QUICK
 from .victim import STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from o3pro_bg.emulator import Emulator
 
 LEASE = 0.5
 
@@ -37,13 +37,6 @@ AFTERMATH = {
     "before the result is written": ("completed", 1),
     "after the result is written": ("completed", 1),
 }
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Emulator]:
-    """One emulator for this module."""
-    with Emulator() as emulator:
-        yield emulator
 
 
 @pytest.fixture

@@ -8,22 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from o3pro_bg.emulator import Emulator
-
 from .terminal import CTRL_C, Account, Terminal, colours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from o3pro_bg.emulator import Emulator
+
 LONG = "[emulator seconds=600 queued=0] A long one?"
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Emulator]:
-    """One emulator for this module."""
-    with Emulator() as emulator:
-        yield emulator
 
 
 @pytest.fixture
