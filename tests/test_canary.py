@@ -233,7 +233,7 @@ def cancelled(stage: Stage) -> None:
 
 def overdue(stage: Stage) -> None:
     """Run a job out of its time."""
-    stage.end(stage.start(timeout=0.1))
+    stage.end(stage.start(timeout=2))
 
 
 def closed(stage: Stage) -> None:
