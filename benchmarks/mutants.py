@@ -60,6 +60,22 @@ SUITES = {
     "_engine": f"{LIFE} remotes aio",
     "_headers": "remote",
     "_answers": "remote",
+    "_shared": f"{LIFE} storms remotes",
+    "_remote": "remotes remote lanes client",
+    "_forks": "forks reborn client portal",
+    "_sqlite/rows": "rows jobfile sqlite",
+    "_sqlite/mirror": "mirror journal sqlite",
+    "_sqlite/peek": "cli_parts cli",
+    "_sqlite/place": "place jobfile sqlite bad_places",
+    "_responses": "remote lanes client emulator",
+    "_lanes": "lanes remote client",
+    "client": "client remote remotes lanes",
+    "_sqlite/journal": "journal sqlite stores_shared stores",
+    "_portal": "portal forks threads",
+    "_sqlite/jobfile": "jobfile journal sqlite",
+    "_sqlite/causes": "sqlite jobfile disk_faults bad_places",
+    "_sqlite/store": "sqlite stores stores_shared disk_faults",
+    "_sqlite/writer": "sqlite stores stores_shared disk_faults",
 }
 LONGEST = 90.0  # seconds after which a mutant hangs
 SWAPS: dict[type, type] = {
@@ -150,7 +166,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self._mutant = mutant
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
-        return importlib.util.spec_from_loader(name, self) if name == f"o3pro_bg.{self._mutant.module}" else None
+        is_ours = name == f"o3pro_bg.{self._mutant.module}".replace("/", ".")
+        return importlib.util.spec_from_loader(name, self) if is_ours else None
 
     def exec_module(self, module: ModuleType) -> None:
         exec(compile(self._mutant.tree, f"{self._mutant.module} (a mutant)", "exec"), module.__dict__)  # noqa: S102

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from o3pro_bg._records import Failure, JobRecord, JobRequest, Usage
-from o3pro_bg._sqlite.rows import record_from, request_from_text, request_to_text, state_to_text
+from o3pro_bg._sqlite.rows import Row, crc_of, record_from, request_from_text, request_to_text, row_from, state_to_text
 from o3pro_bg._states import JobStatus
 
 REQUEST = JobRequest(
@@ -165,6 +165,20 @@ def test_later_versions_may_add_facts() -> None:
     text = json.dumps({"v": 1, "created_at": 5, "status": "started", "colour": "red"})
     record = record_from("a", request, text, cancel_requested_at=None, now_mono=10.0, now_wall=5.0)
     assert record == JobRecord("a", request, 5.0, 10.0)
+
+
+def test_an_end_without_a_duration_took_none() -> None:
+    """A job that ended, and of which nothing is written of how long it took, took no time."""
+    text = json.dumps({"v": 1, "created_at": 5, "status": "failed"})
+    record = record_from("a", REQUEST, text, cancel_requested_at=None, now_mono=10.0, now_wall=5.0)
+    assert record.ended == record.started
+
+
+@pytest.mark.parametrize(("epoch", "known"), [(3, 3), ("damaged", 0)])
+def test_a_damaged_row_keeps_its_epoch(epoch: Any, known: int) -> None:
+    """A damaged row has no state, and has ended; its epoch still tells who holds the job, if that can be read."""
+    row = row_from(7, "a", "https://x/", "state", crc_of("a", "another"), 0, 1.5, epoch)
+    assert row == Row(7, "a", "https://x/", None, ended=True, cancel_requested_at=None, epoch=known)
 
 
 DAMAGED_TEXTS = ["", "{", "null", "5", "[]", '"v"', "{}", '{"v": 2}', '{"v": 1}', "[" * 100_000, "\ud800"]
