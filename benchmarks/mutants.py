@@ -61,7 +61,7 @@ SUITES = {
     "_headers": "remote",
     "_answers": "remote",
     "_shared": f"{LIFE} storms remotes",
-    "_remote": "remotes remote lanes client",
+    "_remote": "engine remotes",
     "_forks": "forks reborn client portal",
     "_sqlite/rows": "rows jobfile sqlite",
     "_sqlite/mirror": "mirror journal sqlite",

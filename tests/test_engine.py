@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -220,6 +221,43 @@ async def test_close_outlives_a_remote_that_does_not_close(fault: OSError | None
     ended = now()
     await bench.engine.close(5)
     assert now() - ended <= 1
+
+
+@virtual
+async def test_close_closes_what_is_connected_meanwhile() -> None:
+    """A connect that answers in spite of its cancellation leaves no connections open."""
+    remote = Recorder()
+
+    async def connect() -> Recorder:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(100)
+        await asyncio.sleep(0.5)
+        return remote
+
+    bench = Bench(connect=connect)
+    bench.start()
+    await asyncio.sleep(1)
+    await bench.engine.close(0)
+    assert remote.is_closed
+
+
+@virtual
+async def test_close_outlives_a_connect_that_goes_on() -> None:
+    """A connect that swallows its cancellation holds `close` up for a second, not for ever."""
+
+    async def connect() -> Recorder:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(100)
+        await asyncio.sleep(100)
+        raise OSError
+
+    bench = Bench(connect=connect)
+    bench.start()
+    await asyncio.sleep(1)
+    begun = now()
+    await bench.engine.close(0)
+    assert now() - begun <= 1
+    await asyncio.sleep(1000)
 
 
 @virtual
