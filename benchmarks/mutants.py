@@ -65,7 +65,7 @@ SUITES = {
     "_forks": "forks reborn client portal",
     "_sqlite/rows": "rows jobfile sqlite",
     "_sqlite/mirror": "mirror journal sqlite",
-    "_sqlite/peek": "cli_parts cli",
+    "_sqlite/peek": "cli_parts",
     "_sqlite/place": "place jobfile sqlite bad_places",
     "_responses": "remote lanes client emulator",
     "_lanes": "lanes remote client",

@@ -123,3 +123,16 @@ def test_what_is_disowned_leads_nowhere() -> None:
     assert there.recv(100) == b"hello"
     os.close(parent)
     there.close()
+
+
+def test_to_disown_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a descriptor leads to in place of the parent's is not open once more beside it."""
+    opened: list[int] = []
+    closed: list[int] = []
+    open_, close = os.open, os.close
+    monkeypatch.setattr(os, "open", lambda *args: opened.append(found := open_(*args)) or found)
+    monkeypatch.setattr(os, "close", lambda found: closed.append(found) or close(found))
+    disown([10**6])
+    monkeypatch.undo()
+    assert opened
+    assert closed == opened
