@@ -74,6 +74,7 @@ def test_a_fork_waits_for_what_is_done_as_a_whole(monkeypatch: pytest.MonkeyPatc
         _forks._wait()
         another = pool.submit(work)
         _forks._go_on()
+        assert not _forks._HOLDERS
         another.result(20)
         _forks._wait()
         _forks._begin_again()  # as in the child
