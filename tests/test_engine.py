@@ -184,6 +184,13 @@ async def test_jobs_that_wait_for_a_connect_are_woken_together() -> None:
 
 
 @virtual
+async def test_the_defaults_are_those_that_are_documented() -> None:
+    """Where nothing is set, 64 requests are under way at the most, and what is denied for 30 s is lost."""
+    shared = Bench().engine._shared
+    assert (shared.max_in_flight, shared.lost_after) == (64, 30.0)
+
+
+@virtual
 async def test_close_without_a_job_connects_nowhere() -> None:
     """An engine that was never used closes at once, and needs no remote for it."""
     bench = Bench()
