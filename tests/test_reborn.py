@@ -118,6 +118,7 @@ def test_what_is_disowned_leads_nowhere() -> None:
     here, there = socket.socketpair()
     parent = os.dup(here.fileno())  # which has it open as well
     disown([here.fileno(), 10**6])
+    assert not os.get_inheritable(here.fileno())
     os.write(here.fileno(), b"goodbye")
     here.close()
     os.write(parent, b"hello")
