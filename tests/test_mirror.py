@@ -27,7 +27,7 @@ def test_mirror_hides_what_is_on_its_way_out() -> None:
     mirror.show(record(), is_held=True)
     assert (mirror.get("a"), mirror.snapshot(), mirror.holds("a"), mirror.hide("a")) == (None, [], False, False)
     mirror.drop("a")
-    assert not (mirror._records or mirror._held or mirror._leaving), "nothing is left of it"
+    assert [mirror._records, mirror._held, mirror._leaving] == [{}, set(), set()], "nothing is left of it"
     mirror.show(record(), is_held=False)
     assert mirror.get("a") is not None
     assert not mirror.holds("a")

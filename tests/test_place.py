@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from o3pro_bg._sqlite import place
-from o3pro_bg._sqlite.place import absolute, is_gone, lies_in_its_folder, process_mark
+from o3pro_bg._sqlite.place import absolute, is_gone, lies_in_its_folder, make, process_mark
 
 from .peers import until
 
@@ -116,3 +116,20 @@ def test_a_mount_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     mounts.write_text(f"1 2 0:3 / {str(path).replace(' ', chr(92) + '040')} rw - ext4 /dev/x rw\n")
     monkeypatch.setattr(place, "_MOUNTS", str(mounts))
     assert not lies_in_its_folder(str(path))
+
+
+@on_linux
+def test_a_mount_is_told_by_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system lists no mounts, what lies on another device than its folder is one."""
+    monkeypatch.setattr(place, "_MOUNTS", "/nothing")
+    assert place._is_mounted("/proc")
+
+
+def test_a_directory_that_another_process_made_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that was missing, and is there by the time it is to be made, is as good."""
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    monkeypatch.setattr(type(folder), "exists", lambda path: path != folder)
+    make(folder / "jobs.db")
+    monkeypatch.undo()
+    assert (folder / "jobs.db").is_file()

@@ -836,7 +836,7 @@ async def test_cancelled_caller_stays_cancelled(call: str) -> None:
 
 
 @EVERY_CALL
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 @pytest.mark.parametrize("target", ["https://elsewhere.example/openai/v1/responses", f"{URL}/other", None])
 async def test_redirect_is_refused(
     httpx2_mock: respx.Router, remote: ResponsesRemote, call: str, status: int, target: str | None
