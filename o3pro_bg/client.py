@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import httpx2
     from azure.core.credentials import AccessToken
+    from azure.identity import DefaultAzureCredential
 
 log = logging.getLogger("o3pro_bg")
 
@@ -109,7 +110,7 @@ class O3ProClient:
             from azure.identity import DefaultAzureCredential
 
             self._credential = credential = DefaultAzureCredential()
-            weakref.finalize(self, credential.close)
+            weakref.finalize(self, _let_go, credential, self._pid)
         token: AccessToken = self._credential.get_token(self.config.scope)
         return token
 
@@ -158,6 +159,12 @@ class O3ProClient:
             return fixed if token is None else {"Authorization": f"Bearer {await token()}"}
 
         return auth
+
+
+def _let_go(credential: DefaultAzureCredential, pid: int) -> None:
+    """Close a credential whose client is no longer there; in a forked process it is the parent's."""
+    if pid == os.getpid():
+        credential.close()
 
 
 def _has_aiohttp() -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import os
 import ssl
 import sys
 import threading
@@ -494,6 +496,21 @@ async def test_a_forked_process_signs_in_anew(monkeypatch: pytest.MonkeyPatch) -
     assert asked[1] is asked[2]
     assert _forks.KEPT.pop() is asked[0]
     asked[0].close()
+
+
+def test_a_default_credential_goes_with_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default credential is closed with its client, and not by a forked process, where it is the parent's."""
+    closed: list[object] = []
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential.get_token", lambda *_: None)
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential.close", lambda self: closed.append(self))
+    for pid in (os.getpid(), 0):
+        client = O3ProClient(O3ProConfig(endpoint=HOST, auth="entra"))
+        client._get_token()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda pid=pid: pid)
+            del client
+            gc.collect()
+    assert len(closed) == 1
 
 
 async def test_a_credential_of_yours_is_yours_after_a_fork() -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -129,12 +130,9 @@ def test_what_is_disowned_leads_nowhere() -> None:
 
 def test_to_disown_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a descriptor leads to in place of the parent's is not open once more beside it."""
-    opened: list[int] = []
-    closed: list[int] = []
-    open_, close = os.open, os.close
-    monkeypatch.setattr(os, "open", lambda *args: opened.append(found := open_(*args)) or found)
-    monkeypatch.setattr(os, "close", lambda found: closed.append(found) or close(found))
+    opened, closed = Mock(wraps=os.open), Mock(wraps=os.close)
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "close", closed)
     disown([10**6])
     monkeypatch.undo()
-    assert opened
-    assert closed == opened
+    assert opened.call_count == closed.call_count == 1
