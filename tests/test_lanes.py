@@ -118,6 +118,7 @@ async def trouble_of(remote: ResponsesRemote) -> RemoteTrouble:
     ("key", "status", "said"),
     [
         ("a-long-key", 401, "no: [the key]"),
+        ("a-long-key", 300, "no: [the key]"),
         ("a-long-key", 307, "no: [the key]"),
         ("a-long-key", 200, "no: a-long-key"),
         ("7-chars", 401, "no: 7-chars"),
