@@ -42,6 +42,7 @@ class Server:
         self.bodies: list[str] = []
         self.connections = 0
         self.pause = 0.0
+        self.waits_for = 0  # requests, before it answers any
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,6 +54,8 @@ class Server:
                 self.heads.append(lines)
                 length = [int(line.partition(":")[2]) for line in lines if line.lower().startswith("content-length")]
                 self.bodies.append((await reader.readexactly(sum(length))).decode())
+                while len(self.heads) < self.waits_for:
+                    await asyncio.sleep(0.01)
                 for sent in self.answer.splitlines(keepends=True):
                     writer.write(sent)
                     await writer.drain()
@@ -303,3 +306,28 @@ async def test_a_question_travels_as_it_is(has_aiohttp: bool, question: str, sen
     async with serving() as server, connected(server.url) as remote:
         await remote.create("job-1", JobRequest(question, "low"))
     assert f'"input":"{sent}"' in server.bodies[0]
+
+
+@both
+async def test_requests_travel_at_once(has_aiohttp: bool) -> None:
+    """No request waits for the answer of another."""
+    async with serving() as server, connected(server.url, look_timeout=20) as remote:
+        server.waits_for = 3
+        await asyncio.gather(*[remote.look(ID) for _ in range(3)])
+        assert server.connections == 3
+
+
+async def test_a_connection_takes_no_longer_than_it_may() -> None:
+    """Where an answer may take as long as it likes, a connection still has to be there within 30 s."""
+    timeouts: list[object] = []
+
+    def say(request: httpx2.Request) -> httpx2.Response:
+        timeouts.append(request.extensions["timeout"])
+        return httpx2.Response(200, content=BODY)
+
+    def http_client() -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(say))
+
+    async with connected("http://127.0.0.1:1", http_client=http_client, background=False) as remote:
+        await remote.create("job-1", REQUEST)
+    assert timeouts == [{"connect": 30.0, "read": None, "write": None, "pool": 30.0}]
