@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from o3pro_bg._sqlite import jobfile, place
+from o3pro_bg._sqlite.causes import CAUSES, explain
 from o3pro_bg._sqlite.jobfile import JobFile
 from o3pro_bg._sqlite.rows import Row
 from o3pro_bg.errors import StoreError
@@ -559,3 +560,15 @@ def test_a_file_that_has_gone_does_not_rest(path: Path, file: JobFile) -> None:
     other.replace(path)
     with file.reading():
         assert file.job_ids() == {"a"}
+
+
+@pytest.mark.parametrize("closed", ["folder", "file"])
+def test_what_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    """Where SQLite does not say why, a file that cannot be written, or whose folder cannot, is the cause."""
+    path = tmp_path / "jobs.db"
+    path.touch()
+    refused = str(tmp_path if closed == "folder" else path)
+    monkeypatch.setattr(os, "access", lambda where, _: where != refused)
+    exc = sqlite3.OperationalError("unable to open database file")
+    exc.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    assert explain(str(path), exc) == CAUSES[sqlite3.SQLITE_READONLY]

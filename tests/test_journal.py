@@ -13,9 +13,10 @@ import pytest
 
 from o3pro_bg._records import Failure, JobRecord, JobRequest, Usage
 from o3pro_bg._sqlite.jobfile import JobFile
-from o3pro_bg._sqlite.journal import PATIENCE, Journal
+from o3pro_bg._sqlite.journal import PATIENCE, Journal, _booked
 from o3pro_bg._sqlite.mirror import Mirror
 from o3pro_bg._states import JobStatus
+from o3pro_bg.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -654,3 +655,18 @@ def test_a_former_owner_ends_no_job_of_another(enter: Callable[..., Owner]) -> N
     assert enter("third").get().status is JobStatus.STARTED
     assert thief.end(answer="text")
     assert enter("fourth").get().answer == "text"
+
+
+def test_more_usage_is_booked() -> None:
+    """Of two who tell what a job used, the one who tells more is believed, whoever it is."""
+    less, more = (dataclasses.replace(record(), usage=Usage(10, figure)) for figure in (1, 2))
+    assert [_booked(*pair).usage for pair in ((less, more), (more, less))] == [Usage(10, 2)] * 2
+
+
+def test_a_damaged_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The structure of the file is checked before any job of it is believed."""
+    with closing(JobFile(str(tmp_path / "jobs.db"))) as file:
+        monkeypatch.setattr(file, "_one", lambda _: "malformed")
+        journal = Journal(file, Mirror(), "", "", pace=1.0, keep_text=True)
+        with pytest.raises(StoreError, match="it is damaged"):
+            journal.open()
