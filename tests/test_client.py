@@ -389,6 +389,17 @@ async def test_failing_credential_is_asked_once_for_all_who_wait() -> None:
     assert len(credential.asked) == 1
 
 
+async def test_a_credential_that_hangs_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credential that does not answer in time is not waited for any longer: nothing was sent."""
+    monkeypatch.setattr(EntraToken, "_PATIENCE", 0.05)
+    credential = BlockingCredential()
+    with pytest.raises(RemoteTrouble) as caught:
+        await token_of(credential)()
+    assert not credential.may_answer.is_set()
+    credential.may_answer.set()
+    assert (caught.value.kind, caught.value.failure.code) == (Trouble.UNSENT, "credential")
+
+
 async def test_entra_id_out_of_reach_is_worth_another_try() -> None:
     """Where Entra ID itself cannot be reached, nothing was sent, and it may be tried again."""
     from azure.core.exceptions import ServiceRequestError
