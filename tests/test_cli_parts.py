@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from o3pro_bg import SqliteStore
 from o3pro_bg._records import JobRecord, JobRequest, Usage
-from o3pro_bg._sqlite.peek import peek
 from o3pro_bg._states import JobStatus
 from o3pro_bg.cli._changing import seconds_of
 from o3pro_bg.cli._exits import Exit, Stop, of_many, of_status
@@ -186,22 +184,3 @@ def test_an_id_that_is_the_beginning_of_another() -> None:
     assert shelf.find("resp_1").job_id == "abcd"
     with pytest.raises(Stop, match="2 jobs begin with 'ab'"):
         shelf.find("ab")
-
-
-def test_a_look_into_a_file_takes_nothing(tmp_path: Path) -> None:
-    """A look tells which jobs are held by the living, and neither holds, changes nor makes anything."""
-    path = str(tmp_path / "jobs.db")
-    assert peek(path) == ([], frozenset())
-    assert not (tmp_path / "jobs.db").exists()
-    store = SqliteStore(path)
-    store.open("", lambda _: None).result()
-    store.insert(record("held")).result()
-    assert [found.job_id for found in peek(path).records] == ["held"]
-    assert peek(path).watched == {"held"}
-    assert store.holds("held")
-    store.close().result()
-    assert peek(path).watched == frozenset()
-    again = SqliteStore(path)
-    again.open("", lambda _: None).result()
-    assert again.holds("held"), "nobody else has taken it"
-    again.close().result()

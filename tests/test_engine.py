@@ -373,6 +373,20 @@ async def test_then_is_called_once_the_job_has_ended() -> None:
 
 
 @virtual
+async def test_the_next_look_is_told() -> None:
+    """The engine tells in how many seconds it asks about a job again; None where it does not live it, or asks now."""
+    bench = Bench(Recorder(latency=1.0))
+    bench.start()
+    assert bench.engine.next_look("job") is None, "it has not begun to live it"
+    await asyncio.sleep(0.5)
+    assert bench.engine.next_look("job") is None, "the question is under way"
+    await asyncio.sleep(1)
+    assert 0 < (bench.engine.next_look("job") or 0) <= 15
+    await bench.end()
+    assert bench.engine.next_look("job") is None
+
+
+@virtual
 async def test_close_gives_what_runs_in_the_background_a_second() -> None:
     """Callbacks that have begun are waited for, but not for ever."""
     ends: list[str] = []
