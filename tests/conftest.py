@@ -27,12 +27,10 @@ def _is_local(address: Any) -> bool:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _signals() -> None:
-    """Ctrl-C and a closed window reach our scripts, though shells and `nohup` start what they run with them ignored."""
-    for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, action)
+def _ctrl_c() -> None:
+    """Ctrl-C reaches us and our scripts, though a shell starts what runs in its background with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -88,7 +89,11 @@ class Account:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the command in pipes."""
         return subprocess.Popen(  # noqa: S603 - the command is ours
-            [*COMMAND, *arguments], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*COMMAND, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=_hears_hang_ups,
         )
 
     def says(self, *arguments: str, **more: Any) -> tuple[int, str, str]:
@@ -121,7 +126,7 @@ class Terminal:
             stdout=self._slave if stdout is None else stdout,
             stderr=self._slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_leads_terminal,
         )
         os.close(self._slave)
 
@@ -215,6 +220,16 @@ class Terminal:
                 self._show(part)
             patience = 0
         return True
+
+
+def _hears_hang_ups() -> None:
+    """Have a closed window be heard, though `nohup` starts what it runs, us included, with that ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def _leads_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    _hears_hang_ups()
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:

@@ -16,7 +16,7 @@ from o3pro_bg.cli._place import handler_of, language
 from o3pro_bg.cli._reading import tell_result
 from o3pro_bg.cli._screen import is_live, live, put, put_json, say
 from o3pro_bg.cli._watching import state_of, ticks
-from o3pro_bg.cli._words import WAITS, duration, spent
+from o3pro_bg.cli._words import duration, spent, why
 from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def submit(arguments: argparse.Namespace) -> Exit:
             time.sleep(0.02)
         reply = handler.check_status(job.id)
         if job.response_id is None and not job.done():
-            why = WAITS.get(job.waiting, "it is on its way")
-            say(f"the question has not been accepted yet ({why}): `o3pro-bg watch` sends it")
+            reason = why(job.waiting) or "it is on its way"
+            say(f"the question has not been accepted yet ({reason}): `o3pro-bg watch` sends it")
         if "error" in reply:
             say(f"o3pro-bg: {reply['error']}")
         return of_status(reply["status"]) if job.done() else Exit.COMPLETED
@@ -127,7 +127,7 @@ def check(
 ) -> None:
     """Raise `Stop` where the library would refuse a question, or some argument is no such thing at all."""
     try:
-        admit(config, question, effort, more["timeout"], options, **{k: v for k, v in more.items() if k != "timeout"})
+        admit(config, question, effort, options=options, **more)
     except Refused as refused:
         sentence = refused.sentence(language())
         reply = {"success": False, "error": sentence, "question": question, "effort": effort}

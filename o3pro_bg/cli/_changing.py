@@ -11,7 +11,7 @@ from o3pro_bg.cli._exits import OF_STATUS, Exit, Stop
 from o3pro_bg.cli._jobs import shelf_of, shortened
 from o3pro_bg.cli._place import GLANCE, check_endpoint, config_of, handler_of, language, store_of
 from o3pro_bg.cli._screen import put, put_json, say
-from o3pro_bg.cli._words import WAITS
+from o3pro_bg.cli._words import why
 from o3pro_bg.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -30,12 +30,11 @@ def cancel(arguments: argparse.Namespace) -> Exit:
     shelf = shelf_of(arguments)
     found = [shelf.find(text) for text in arguments.jobs]
     for record in found:
-        if not record.status.is_terminal:
-            check_endpoint(record, config_of(arguments))
+        check_endpoint(record, config_of(arguments))
     with handler_of(arguments) as handler:
         code = _each([record.job_id for record in found], handler.cancel_job, arguments, "cancelled")
         for waiting in {handler.job(record.job_id).waiting for record in found if record.job_id in handler.jobs} - {""}:
-            say(f"o3pro-bg: {WAITS.get(waiting, waiting)}")
+            say(f"o3pro-bg: {why(waiting)}")
     return code
 
 
@@ -67,7 +66,7 @@ def attach(arguments: argparse.Namespace) -> Exit:
         put(job.id)
         handler.close(GLANCE)  # which asks the service once
         if job.waiting:
-            say(f"o3pro-bg: {WAITS.get(job.waiting, job.waiting)}")
+            say(f"o3pro-bg: {why(job.waiting)}")
     return Exit.COMPLETED
 
 
@@ -120,11 +119,11 @@ def _each(job_ids: Iterable[str], verb: Callable[[str], CancelReply], arguments:
             say(f"{short[job_id]} {done}")
             continue
         say(f"o3pro-bg: {short[job_id]}: {reply['error']}")
-        codes.add(code_of(reply))
+        codes.add(_code_of(reply))
     return max(codes, key=[Exit.COMPLETED, Exit.NOT_FOUND, Exit.NOT_FINISHED, Exit.FAILED].index)
 
 
-def code_of(reply: CancelReply) -> Exit:
+def _code_of(reply: CancelReply) -> Exit:
     """Answer the code of what could not be done to a job."""
     if "status" not in reply:
         return Exit.NOT_FOUND

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from o3pro_bg.cli._jobs import shortened
 from o3pro_bg.cli._watching import is_over, state_of, status_of
-from o3pro_bg.cli._words import COLOURS, columns, duration, glyph, one_line
+from o3pro_bg.cli._words import COLOURS, columns, duration, glyph, one_line, why
 from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class Table:
             cells.append(Text(job.effort))
         cells.append(Text(duration(job.elapsed_time)))
         if width >= _QUESTION_FROM:
-            why = state_of(job).partition(": ")[2]
-            cells.append(Text(one_line(why or job.question, room), style="dim" if why else ""))
+            reason = why(job.waiting)
+            cells.append(Text(one_line(reason or job.question, room), style="dim" if reason else ""))
         return cells
 
     def _rest(self, hidden: int) -> list[Text]:

@@ -82,8 +82,8 @@ def config_of(arguments: argparse.Namespace) -> O3ProConfig:
 
 
 def check_endpoint(record: JobRecord, config: O3ProConfig) -> None:
-    """Raise `Stop` where a job is another endpoint's than the one that is configured: nothing can be asked about it."""
-    if record.request.endpoint != config.resource:
+    """Raise `Stop` where a job under way is another endpoint's than the configured one: nobody can be asked there."""
+    if not record.status.is_terminal and record.request.endpoint != config.resource:
         where = record.request.endpoint or "another endpoint"
         raise Stop(
             Exit.CONFIGURATION,

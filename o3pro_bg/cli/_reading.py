@@ -13,7 +13,7 @@ from o3pro_bg.cli._exits import Exit, Stop, of_status
 from o3pro_bg.cli._jobs import Shelf, shelf_of, shortened
 from o3pro_bg.cli._place import GLANCE, check_endpoint, config_of, handler_of, language
 from o3pro_bg.cli._screen import put, put_json, say
-from o3pro_bg.cli._words import WAITS, duration, glyph, one_line, padded, spent
+from o3pro_bg.cli._words import duration, glyph, one_line, padded, spent, why
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,7 @@ def status(arguments: argparse.Namespace) -> Exit:
     if arguments.json:
         put_json(_replies.status(record, shelf.now, language()))
         return of_status(record.status.value)
-    for line in describe(record, shelf.now):
+    for line in _described(record, shelf.now):
         put(line)
     return of_status(record.status.value)
 
@@ -54,7 +54,7 @@ def result(arguments: argparse.Namespace) -> Exit:
     if shelf.unwatched([record]):
         shelf, record = _looked_at(arguments, record)
         if record.waiting:
-            say(f"o3pro-bg: {WAITS.get(record.waiting, record.waiting)}")
+            say(f"o3pro-bg: {why(record.waiting)}")
     return tell_result(_replies.result(record, shelf.now, language()), as_json=arguments.json)
 
 
@@ -88,7 +88,7 @@ def list_jobs(arguments: argparse.Namespace) -> Exit:
     return Exit.COMPLETED
 
 
-def describe(record: JobRecord, now: float) -> list[str]:
+def _described(record: JobRecord, now: float) -> list[str]:
     """Answer some lines about a job, for people."""
     word = record.status.value
     lines = [
@@ -99,7 +99,7 @@ def describe(record: JobRecord, now: float) -> list[str]:
     if record.response_id is not None:
         lines.append(f"response  {record.response_id}")
     if record.waiting:
-        lines.append(f"waiting   {WAITS.get(record.waiting, record.waiting)}")
+        lines.append(f"waiting   {why(record.waiting)}")
     if (error := _replies.error_of(record, language())) is not None:
         lines.append(f"error     {error}")
     if took := spent(record.usage, cost_of(record.usage, record.model, record.request.deployment, PRICES)):

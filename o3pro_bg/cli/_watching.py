@@ -11,7 +11,7 @@ from o3pro_bg.cli._exits import Exit, of_many
 from o3pro_bg.cli._jobs import shelf_of, shortened
 from o3pro_bg.cli._place import check_endpoint, config_of, handler_of
 from o3pro_bg.cli._screen import is_live, live, put, put_json, say
-from o3pro_bg.cli._words import WAITS, duration, glyph
+from o3pro_bg.cli._words import duration, glyph, why
 from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:
@@ -34,20 +34,20 @@ def watch(arguments: argparse.Namespace) -> Exit:
         say("no jobs are under way")
         return Exit.COMPLETED
     for record in chosen:
-        if not record.status.is_terminal:
-            check_endpoint(record, config_of(arguments))
+        check_endpoint(record, config_of(arguments))
     with handler_of(arguments) as handler:
         jobs = [handler.job(record.job_id) for record in chosen]
-        tell = _Changes(handler, jobs, as_json=arguments.json, as_lines=not is_live())
+        has_picture = is_live() and not arguments.json
+        tell = _Changes(handler, jobs, as_json=arguments.json, as_lines=not has_picture)
         try:
-            with drawn(jobs, is_wanted=not arguments.json) as draw:
+            with drawn(jobs, is_wanted=has_picture) as draw:
                 for _ in ticks(jobs):
                     tell()
                     draw()
         except KeyboardInterrupt:
             say("left: the jobs go on. `o3pro-bg watch` comes back to them.")
             return Exit.INTERRUPTED
-        if not arguments.json and is_live():
+        if has_picture:
             say("\n".join(_line(job, tell.short[job.id]) for job in jobs))
         return of_many([status for job in jobs if (status := status_of(job)) != _GONE])
 
@@ -133,7 +133,7 @@ class _Changes:
 def state_of(job: Job) -> str:
     """Answer the status of a job, and why it waits."""
     try:
-        return job.status() + (f": {WAITS.get(job.waiting, job.waiting)}" if job.waiting else "")
+        return job.status() + (f": {why(job.waiting)}" if job.waiting else "")
     except JobNotFound:
         return _GONE
 

@@ -20,7 +20,7 @@ _PLAIN: Final = {"started": ".", "running": "*", "completed": "+", "failed": "!"
 }
 COLOURS: Final = {"started": "cyan", "running": "blue", "completed": "green", "failed": "red", "cancelled": "yellow"}
 
-WAITS: Final = {
+_WAITS: Final = {
     "rate_limit": "the service asked it to wait (429)",
     "connection": "no connection; it is tried again",
     "denied": "the service does not let us in: check the key, or `az login`; it is tried again",
@@ -31,6 +31,11 @@ WAITS: Final = {
     "endpoint": "it belongs to another endpoint",
 }
 """Why a job makes no progress, by the word of `Job.waiting`."""
+
+
+def why(waiting: str) -> str:
+    """Answer why a job makes no progress, for the word of `Job.waiting`."""
+    return _WAITS.get(waiting, waiting)
 
 
 def glyph(status: str, stream: TextIO) -> str:
