@@ -60,6 +60,7 @@ SUITES = {
     "_engine": f"{LIFE} remotes aio",
     "_headers": "remote",
     "_answers": "remote",
+    "_link": f"{LIFE} storms remotes",
     "_shared": f"{LIFE} storms remotes",
     "_remote": "engine remotes",
     "_forks": "reborn",

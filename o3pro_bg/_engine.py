@@ -201,7 +201,7 @@ class Engine:
         can_be_had = record.response_id is not None and self.ledger.serves(record) and not self._shared.closing
         if record.lacks_answer and can_be_had:
             with suppress(RemoteTrouble):
-                remote = await self._shared.connected()
+                remote = await self._shared.link.connected()
                 async with self._shared.in_flight.place(record.job_id):
                     news = await remote.look(str(record.response_id))
                 if news.event is Event.ANSWERED:
@@ -221,7 +221,7 @@ class Engine:
         if not self.ledger.serves(record):
             raise RemoteTrouble(Trouble.REFUSED, Failure("other_endpoint"))
         if record.response_id is not None:
-            remote = await self._shared.connected()
+            remote = await self._shared.link.connected()
             async with self._shared.in_flight.place(record.job_id):
                 await remote.delete(record.response_id)
 
@@ -276,7 +276,7 @@ class Engine:
         if self._background:
             await asyncio.wait(list(self._background), timeout=1)
         await self.ledger.close_store(timeout=1)
-        await self._shared.hang_up()
+        await self._shared.link.hang_up()
 
     async def _ended(self, timeout: float) -> None:
         """Wait so many seconds for the tasks of all lives to end."""

@@ -14,6 +14,7 @@ from o3pro_bg._admission import Refused, admit
 from o3pro_bg._engine import CancelVerdict, Engine
 from o3pro_bg._forks import Reborn, inherits
 from o3pro_bg._ledger import Ledger
+from o3pro_bg._link import Link
 from o3pro_bg._records import JobRecord, JobRequest
 from o3pro_bg._remote import RemoteTrouble
 from o3pro_bg._sentences import explain, say, shown
@@ -65,7 +66,11 @@ class Face(Reborn):
         ledger = Ledger(store, retain=settings.get("retain"))
         passed_on: Any = {name: settings[name] for name in PASSED_ON if name in settings}
         shared = Shared(
-            self.client.connect, ledger, cancel_on_close=on_close == "cancel", is_durable=store.durable, **passed_on
+            Link(self.client.connect),
+            ledger,
+            cancel_on_close=on_close == "cancel",
+            is_durable=store.durable,
+            **passed_on,
         )
         return {"_store": store, "_ledger": ledger, "_engine": Engine(shared)}
 

@@ -47,7 +47,7 @@ async def settle(shared: Shared, records: Collection[JobRecord], nap: Nap) -> No
     """
     running = {record.job_id for record in records if record.failure == _DEADLINE}
     with suppress(RemoteTrouble):
-        remote = await shared.connected()
+        remote = await shared.link.connected()
         for pause in (0.0, *_PAUSES):
             await nap(pause)
             for record in records:
@@ -60,7 +60,7 @@ async def settle(shared: Shared, records: Collection[JobRecord], nap: Nap) -> No
 def _may_come(shared: Shared, job_id: str) -> bool:
     record = shared.ledger.find(job_id)
     is_unknown = record is not None and record.status.is_terminal and record.usage is None
-    return is_unknown and shared.remote is not None and not shared.closing
+    return is_unknown and shared.link.remote is not None and not shared.closing
 
 
 async def _stop(shared: Shared, remote: Remote, job_id: str, response_id: str) -> None:
@@ -71,10 +71,10 @@ async def _stop(shared: Shared, remote: Remote, job_id: str, response_id: str) -
 
 async def _look(shared: Shared, job_id: str, response_id: str) -> bool:
     """Book the usage that the service tells by now; tell whether it has ended the response."""
-    if shared.remote is not None and _may_come(shared, job_id):
+    if shared.link.remote is not None and _may_come(shared, job_id):
         with suppress(RemoteTrouble):
             async with shared.in_flight.place(job_id):
-                news = await shared.remote.look(response_id)
+                news = await shared.link.remote.look(response_id)
             shared.ledger.apply(job_id, news)
             return news.event not in (None, Event.ACCEPTED, Event.PROGRESSED)
     return False

@@ -217,7 +217,7 @@ class Life:
         """Answer the remote. Without one a new job fails; one that is taken up waits until there is one."""
         while not (self._is_taken_up and self._is_taken_over):
             try:
-                remote = await self._shared.connected()
+                remote = await self._shared.link.connected()
             except RemoteTrouble as trouble:
                 log.info("job %s: no client (%s)", self._job_id, trouble.failure.code)
                 if not self._is_taken_up and not self._shared.leaves_unsent:
@@ -329,6 +329,6 @@ class Life:
     async def _last_words(self, response_id: str) -> None:
         with suppress(Exception):
             async with asyncio.timeout(_LAST_WORDS):
-                remote = await self._shared.connected()
+                remote = await self._shared.link.connected()
                 await remote.cancel(response_id)
                 self._heard(await remote.look(response_id))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 from dataclasses import dataclass, field
@@ -14,15 +13,14 @@ from o3pro_bg._durations import Habits
 from o3pro_bg._in_flight import InFlight
 from o3pro_bg._line import Turn
 from o3pro_bg._pacing import Pace
-from o3pro_bg._remote import hanging_up
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from o3pro_bg._ledger import Ledger
+    from o3pro_bg._link import Link
     from o3pro_bg._prices import Price
     from o3pro_bg._records import JobRecord
-    from o3pro_bg._remote import Remote
 
 log = logging.getLogger("o3pro_bg")
 
@@ -36,7 +34,7 @@ class Shared:
     What all jobs of an engine share.
 
     Attributes:
-        connect: Answers the remote of the running loop; asked once, by the first job.
+        link: The way to the service.
         ledger: What is known of the jobs.
         pace: When to look.
         max_concurrency: The most jobs under way at the service at once, or None.
@@ -53,13 +51,11 @@ class Shared:
         doors: What creates go through, by deployment.
         numbers: Of the jobs that are lived here.
         habits: How long jobs take, as far as is known.
-        remote: The service, once there are connections.
-        hanging_up: What closes them.
         closing: Whether the engine is being closed.
         told_at: When it was last told that the loop is blocked.
     """
 
-    connect: Callable[[], Awaitable[Remote]]
+    link: Link
     ledger: Ledger
     pace: Pace = field(default_factory=lambda: Pace())
     max_concurrency: int | None = None
@@ -75,9 +71,6 @@ class Shared:
     doors: dict[str, Door] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
     habits: Habits = field(default_factory=Habits)
-    connecting: asyncio.Task[BaseException | None] | None = None
-    remote: Remote | None = None
-    hanging_up: AsyncGenerator[None, None] | None = None
     closing: bool = False
     told_at: float = float("-inf")
 
@@ -111,34 +104,3 @@ class Shared:
                 "do; asyncio's debug mode (PYTHONASYNCIODEBUG=1) names what takes long on a loop: it belongs elsewhere",
                 late,
             )
-
-    async def connected(self) -> Remote:
-        """Answer the remote, connected at the first call; a trouble with that is one of all who wait for it."""
-        while self.remote is None:
-            if self.connecting is None:
-                self.connecting = asyncio.ensure_future(self._connect())
-            trouble = await asyncio.shield(self.connecting)
-            if trouble is not None:
-                raise trouble.with_traceback(None)  # else each who waits would lengthen it
-        return self.remote
-
-    async def _connect(self) -> BaseException | None:
-        """Connect, and answer the trouble with that: raised by a task, a SystemExit would end the loop."""
-        try:
-            remote = await self.connect()
-            self.hanging_up = hanging_up(remote)
-            await anext(self.hanging_up)
-            self.remote = remote
-        except BaseException as exc:
-            return exc
-        finally:
-            self.connecting = None
-        return None
-
-    async def hang_up(self) -> None:
-        """Close the connections, if there are any, or are about to be."""
-        if (connecting := self.connecting) is not None:
-            connecting.cancel()
-            await asyncio.wait([connecting], timeout=1)
-        if self.hanging_up is not None:
-            await self.hanging_up.aclose()

@@ -75,13 +75,13 @@ async def _slow_from_3_on(bench: Bench) -> None:
 
 
 async def _slow_connect(bench: Bench) -> None:
-    shared, connect = bench.engine._shared, bench.engine._shared.connect
+    link, connect = bench.engine._shared.link, bench.engine._shared.link.connect
 
     async def connect_slowly() -> Remote:
         await asyncio.sleep(8)
         return await connect()
 
-    shared.connect = connect_slowly
+    link.connect = connect_slowly
 
 
 MOMENTS = {
@@ -899,7 +899,7 @@ async def test_close_cancels_in_every_moment(moment: Moment) -> None:
     assert now() < 24
     assert (await waiter).status is bench.record().status is JobStatus.CANCELLED
     assert all(task.done() for task in bench.tasks.values())
-    assert bench.remote.is_closed or bench.engine._shared.remote is None
+    assert bench.remote.is_closed or bench.engine._shared.link.remote is None
     if moment.is_sent:
         assert await service_says(bench) is Event.CANCELLED
 
@@ -1017,7 +1017,7 @@ async def test_a_task_that_is_cancelled_from_outside_ends_its_job(moment: Moment
         assert record.status is JobStatus.CANCELLED
     elif record.response_id is None:
         assert record.failure == Failure("submission_uncertain")
-    elif bench.remote.latency or bench.engine._shared.remote is None:
+    elif bench.remote.latency or bench.engine._shared.link.remote is None:
         assert record.failure == Failure("closed_unconfirmed")
     else:
         assert record.status is JobStatus.CANCELLED
@@ -1280,6 +1280,26 @@ async def test_max_concurrency_bounds_the_jobs_at_the_service() -> None:
     assert bench.record("third").waiting == ""
     assert creates(bench) == 0
     assert bench.remote.counts["create"] == 3
+
+
+@pytest.mark.parametrize("turns", range(10))
+def test_the_younger_job_does_not_overtake_while_the_first_connects(turns: int) -> None:
+    """
+    Equals go in the order of their age, however few turns of the loop after the first job the second one begins.
+
+    The naive way wakes those who wait for the connection, and has whoever comes in that moment find it made.
+    """
+
+    async def main() -> None:
+        bench = Bench(Recorder(seconds=FOR_EVER), max_concurrency=1)
+        bench.start("elder")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        bench.start("younger")
+        await asyncio.sleep(1)
+        assert [bench.record(name).waiting for name in ("elder", "younger")] == ["", "concurrency"]
+
+    run_virtual(main)
 
 
 @virtual

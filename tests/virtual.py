@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from o3pro_bg._engine import Engine
 from o3pro_bg._ledger import Ledger
+from o3pro_bg._link import Link
 from o3pro_bg._pacing import Pace
 from o3pro_bg._records import JobRecord, JobRequest
 from o3pro_bg._shared import Shared
@@ -146,7 +147,7 @@ class Bench:
             settings = {"is_durable": True, "cancel_on_close": False, **settings}
         self.ledger = Ledger(self.store, retain=retain)
         self.engine = Engine(
-            Shared(settings.pop("connect", self._connect), self.ledger, **{"pace": Pace(jitter=0), **settings})
+            Shared(Link(settings.pop("connect", self._connect)), self.ledger, **{"pace": Pace(jitter=0), **settings})
         )
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ended: list[str] = []
