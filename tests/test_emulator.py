@@ -203,7 +203,7 @@ async def test_the_sdk_speaks_to_it(api: Api, surface: str) -> None:
 @pytest.mark.parametrize("prefix", ["/openai/responses", "/openai/v1/responses", "/v1/responses", "/responses"])
 def test_paths(api: Api, prefix: str) -> None:
     """Every path style reaches all four verbs."""
-    body = {"model": "o3-pro", "input": "Why?", "background": True}
+    body = {"model": "o3-pro", "input": "Why?", "background": True, "metadata": {"emulator": "seconds=60"}}
     version = {"api-version": DATED}
     made = api.http.post(prefix, params=version, json=body).json()
     one = f"{prefix}/{made['id']}"
