@@ -1,0 +1,64 @@
+"""
+Hears that the server is told to end while it still waits for its requests.
+
+Servers run an application's shutdown only after the last request has been answered, so a stream of events would keep
+them, or be cut off. What they all hear first is a signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from o3pro_bg._ledger import soon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+_SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK")
+
+
+class Leaving:
+    """
+    Whether the server of the running loop is about to end.
+
+    Attributes:
+        heard: Set once it is.
+        is_certain: Whether that is heard at all: a server on another thread than the main one gets no signals.
+    """
+
+    def __init__(self) -> None:
+        self.heard = asyncio.Event()
+        self.is_certain = False
+        self._loop = asyncio.get_running_loop()
+        self._replaced: dict[int, tuple[Any, Any]] = {}
+
+    def listen(self) -> None:
+        """Hear, before the server does, the signals that it handles by now; those that it does not are left alone."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in _SIGNALS:
+            number = getattr(signal, name, None)
+            if number is not None and callable(before := signal.getsignal(number)):
+                ours = self._before(before)
+                signal.signal(number, ours)
+                self._replaced[number] = (ours, before)
+        self.is_certain = signal.SIGTERM in self._replaced
+
+    def _before(self, handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], object]:
+        def hear(number: int, frame: FrameType | None) -> object:
+            soon(self._loop, self.heard.set)
+            return handler(number, frame)
+
+        return hear
+
+    def stop(self) -> None:
+        """Leave the signals as they were, where nobody has changed them since."""
+        self.heard.set()
+        for number, (ours, before) in self._replaced.items():
+            if signal.getsignal(number) is ours:
+                signal.signal(number, before)
+        self._replaced.clear()
