@@ -144,6 +144,7 @@ class Desk:
         """
         handler, question, effort = self._handler, arguments["question"], arguments.get("effort", "low")
         options: dict[str, Any] = arguments.get("options") or {}
+        handler._ledger.claim_loop()
         timeout, key, priority = (arguments.get(name) for name in ("timeout", "dedupe_key", "priority"))
         try:
             record = handler._admit(question, effort, options, timeout, key, priority or 0)
