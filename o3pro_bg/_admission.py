@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from o3pro_bg.errors import O3ProError
 
 # What would break a job, or contradict what the library sets itself.
-_OURS: Final = ("background", "store", "stream", "stream_options", "input", "model")
+OURS: Final = ("background", "store", "stream", "stream_options", "input", "model")
 _METADATA_PAIRS: Final = 16
 _LONGEST_KEY: Final = 512  # characters
 _ROOM: Final = 200  # levels by which options could be deeper: they are written again where the stack is fuller
-_HIGHEST_PRIORITY: Final = 1_000_000
+HIGHEST_PRIORITY: Final = 1_000_000
 
 
 class Refused(Exception):
@@ -77,8 +77,8 @@ def admit(
         raise Refused("timeout_invalid")
     if dedupe_key is not None and not _is_key(dedupe_key):
         raise Refused("dedupe_key_invalid")
-    if abs(priority) > _HIGHEST_PRIORITY:
-        raise Refused("priority_invalid", highest=_HIGHEST_PRIORITY)
+    if abs(priority) > HIGHEST_PRIORITY:
+        raise Refused("priority_invalid", highest=HIGHEST_PRIORITY)
     whole = _checked(options, config)
     return JobRequest(question, effort, config.deployment, whole, timeout, config.resource, dedupe_key, priority)
 
@@ -97,7 +97,7 @@ def _is_key(text: str) -> bool:
 
 def _checked(options: Mapping[str, Any], config: O3ProConfig) -> dict[str, Any]:
     """Answer the options, the configuration's included, as plain JSON values, which nobody can change under the job."""
-    for name in _OURS:
+    for name in OURS:
         if name in options:
             raise Refused("option_refused", name=name)
     reasoning = options.get("reasoning", {})

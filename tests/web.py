@@ -55,7 +55,7 @@ class Site:
 
     async def get(self, path: str, code: int = 200, **parameters: Any) -> Any:
         """Ask for something, which is answered with this code."""
-        answer = await self.http.get(path, params=parameters)
+        answer = await self.http.get(path, params=parameters or None)
         assert answer.status_code == code, answer.text
         return answer.json()
 

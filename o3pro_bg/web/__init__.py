@@ -17,6 +17,7 @@ and the next process goes on with them; several workers with one store answer fo
     _api        the HTTP API
     _metrics    figures for Prometheus
     _openapi    its description
+    _schemas    what it takes and answers
     _page       the page
     _mark       whether the emulator answers
     _words      the sentences of all that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response, StreamingResponse
@@ -11,11 +12,12 @@ from o3pro_bg._figures import is_figure
 from o3pro_bg._states import JobStatus
 from o3pro_bg.web._guard import DESK
 from o3pro_bg.web._openapi import document
-from o3pro_bg.web._wire import Bounds, Refusal, answer, is_true, json_of, refusal
+from o3pro_bg.web._schemas import KEY
+from o3pro_bg.web._wire import Bounds, Refusal, answer, json_of, refusal
 from o3pro_bg.web._words import language_of, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.routing import BaseRoute
@@ -42,15 +44,13 @@ class Api:
     def routes(self) -> Sequence[BaseRoute]:
         """Answer where each of them is."""
         return [
-            Route("/api/jobs", self.start, methods=["POST"], name="start"),
-            Route("/api/jobs", self.jobs, name="jobs"),
-            Route("/api/jobs/{job_id}", self.remove, methods=["DELETE"]),
-            Route("/api/jobs/{job_id}", self.job, name="job"),
-            Route("/api/jobs/{job_id}/result", self.result),
-            Route("/api/jobs/{job_id}/cancel", self.cancel, methods=["POST"]),
-            Route("/api/events", self.events),
-            Route("/api/openapi.json", self.openapi),
-            Route("/healthz", self.health),
+            by_method("/api/jobs", GET=self.jobs, POST=self.start),
+            by_method("/api/jobs/{job_id}", GET=self.job, DELETE=self.remove),
+            by_method("/api/jobs/{job_id}/result", GET=self.result),
+            by_method("/api/jobs/{job_id}/cancel", POST=self.cancel),
+            by_method("/api/events", GET=self.events),
+            by_method("/openapi.json", GET=self.openapi),
+            by_method("/healthz", GET=self.health),
         ]
 
     async def start(self, request: Request) -> Response:
@@ -76,10 +76,10 @@ class Api:
         """List jobs, the newest first."""
         desk = desk_of(request)
         position = desk.feed.position()  # before the list, so that nothing falls between
-        wanted = _wanted(desk.records(), request.query_params)
-        first = _number(request.query_params, "offset", 0, least=0)
-        most = _number(request.query_params, "limit", _PAGE, least=1, most=_MOST)
-        has_details = is_true(request.query_params.get("details", ""))
+        wanted = _wanted(desk.records(), _parameter(request, "status"), _parameter(request, "q") or "")
+        first = _number(request, "offset", 0, least=0)
+        most = _number(request, "limit", _PAGE, least=1, most=_MOST)
+        has_details = _has_details(request)
         rows = [desk.row(record, has_details=has_details) for record in wanted[first : first + most]]
         return answer({"jobs": rows, "total": len(wanted), "last_event_id": position})
 
@@ -87,7 +87,7 @@ class Api:
         """Tell how far a job is."""
         desk, job_id = desk_of(request), request.path_params["job_id"]
         reply: dict[str, Any] = {**await desk.status(job_id)}
-        if is_true(request.query_params.get("details", "")) and (record := desk.record(job_id)) is not None:
+        if _has_details(request) and (record := desk.record(job_id)) is not None:
             reply["details"] = desk.details(record)
         return answer(reply, 200 if reply["success"] else 404)
 
@@ -111,13 +111,13 @@ class Api:
         feed = desk_of(request).feed
         if feed.streams >= self._bounds.streams:
             raise Refusal(503, "too_many_streams", most=self._bounds.streams)
-        after = request.headers.get("last-event-id") or request.query_params.get("after")
+        after = request.headers.get("last-event-id") or _parameter(request, "after")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}  # which has nginx pass each event on
         return StreamingResponse(feed.stream(after), 200, headers, "text/event-stream")
 
-    async def openapi(self, _: Request) -> Response:
+    async def openapi(self, request: Request) -> Response:
         """Describe all this."""
-        return answer(document(self._bounds))
+        return answer(document(self._bounds, desk_of(request).efforts))
 
     async def health(self, request: Request) -> Response:
         """Tell whether jobs are taken on."""
@@ -125,6 +125,15 @@ class Api:
         if desk.leaving.heard.is_set() or not await desk.is_well():
             return refusal(503, say(language_of(request.headers), "ending"))
         return answer({"success": True})
+
+
+def by_method(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> Route:
+    """Answer a route with an endpoint for each of these methods: others are refused, and told of all of these."""
+
+    async def endpoint(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, endpoint, methods=[*endpoints])
 
 
 def desk_of(request: Request) -> Desk:
@@ -139,11 +148,11 @@ def _changed(reply: Mapping[str, Any]) -> Response:
     return answer(reply, 409 if "status" in reply else 404)
 
 
-def _wanted(records: Sequence[JobRecord], parameters: Mapping[str, str]) -> list[JobRecord]:
+def _wanted(records: Sequence[JobRecord], status: str | None, text: str) -> list[JobRecord]:
     """Answer the records that are asked for, the newest first."""
-    status, text = parameters.get("status"), parameters.get("q", "").casefold()
     if status is not None and status not in _STATUSES:
         raise Refusal(422, "wrong_field", name="status", kind=", ".join(sorted(_STATUSES)))
+    text = text.casefold()
     return [
         record
         for record in reversed(records)
@@ -152,9 +161,23 @@ def _wanted(records: Sequence[JobRecord], parameters: Mapping[str, str]) -> list
     ]
 
 
-def _number(parameters: Mapping[str, str], name: str, otherwise: int, *, least: int, most: int = 10**9) -> int:
-    text = parameters.get(name)
-    if text is None:
+def _parameter(request: Request, name: str) -> str | None:
+    """Answer a parameter; raises `Refusal` where it is given twice."""
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise Refusal(422, "wrong_field", name=name, kind="one value")
+    return values[0] if values else None
+
+
+def _has_details(request: Request) -> bool:
+    text = _parameter(request, "details")
+    if text not in (None, "true", "false"):
+        raise Refusal(422, "wrong_field", name="details", kind="true, false")
+    return text == "true"
+
+
+def _number(request: Request, name: str, otherwise: int, *, least: int, most: int = 10**9) -> int:
+    if (text := _parameter(request, name)) is None:
         return otherwise
     if not (text.isascii() and text.isdecimal() and len(text) < 16 and least <= int(text) <= most):
         raise Refusal(422, "wrong_field", name=name, kind=f"{least} - {most}")
@@ -165,15 +188,19 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(KEY, value) is not None
+
+
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
 
 
 _FIELDS: Final = {
     "question": ("a text", _is_text),
     "effort": ("a text", _is_text),
     "timeout": ("a number of seconds, or null", lambda value: value is None or is_figure(value)),
-    "dedupe_key": ("a text, or null", lambda value: value is None or _is_text(value)),
+    "dedupe_key": ("1 to 512 characters of ASCII, or null", lambda value: value is None or _is_key(value)),
     "priority": ("a whole number", _is_whole),
     "options": ("an object", lambda value: isinstance(value, dict)),
 }

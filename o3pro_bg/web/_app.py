@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
 
-from o3pro_bg.web._api import Api
+from o3pro_bg.web._api import Api, by_method
 from o3pro_bg.web._guard import Guard
 from o3pro_bg.web._lifespan import NAME
 from o3pro_bg.web._metrics import metrics
@@ -31,7 +30,7 @@ def app(
     name: str = NAME,
     auth: Auth = None,
     allowed_hosts: Collection[str] | None = None,
-    max_body: int = 1_000_000,
+    max_body: int = 4_000_000,
     max_question: int = 200_000,
     max_jobs: int = 1_000,
     max_streams: int = 1_000,
@@ -62,7 +61,7 @@ def app(
     api = Api(bounds)
     page = Page(api, bounds)
     inner = Starlette(
-        routes=[*api.routes(), Route("/metrics", metrics), *page.routes()],
+        routes=[*api.routes(), by_method("/metrics", GET=metrics), *page.routes()],
         exception_handlers={Refusal: _refused, HTTPException: _not_here, Exception: _broken},
     )
     guard = page.guard = Guard(inner, name, auth, allowed_hosts)

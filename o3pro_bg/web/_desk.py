@@ -147,7 +147,7 @@ class Desk:
         handler._ledger.claim_loop()
         timeout, key, priority = (arguments.get(name) for name in ("timeout", "dedupe_key", "priority"))
         try:
-            record = handler._admit(question, effort, options, timeout, key, priority or 0)
+            record = handler._admit(question, effort, options, timeout, key, int(priority or 0))
             return False, _replies.started(await handler._enter(record))
         except Refused as refused:
             return refused.key in _OURS, handler._refused(refused, question, effort)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
 
+from o3pro_bg.web._api import by_method
 from o3pro_bg.web._guard import COOKIE, Guard
 from o3pro_bg.web._wire import Bounds, Refusal, body_of
 
@@ -43,9 +43,8 @@ class Page:
     def routes(self) -> Sequence[BaseRoute]:
         """Answer where each part of it is."""
         return [
-            Route("/", self.index),
-            Route("/login", self.ask),
-            Route("/login", self.login, methods=["POST"]),
+            by_method("/", GET=self.index),
+            by_method("/login", GET=self.ask, POST=self.login),
         ]
 
     async def index(self, _: Request) -> Response:

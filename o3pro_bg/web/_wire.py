@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
@@ -85,11 +85,3 @@ async def json_of(request: Request, most: int) -> dict[str, Any]:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(constant)
-
-
-_TRUE: Final = ("1", "true", "yes")
-
-
-def is_true(text: str) -> bool:
-    """Tell whether a parameter says yes."""
-    return text.lower() in _TRUE
