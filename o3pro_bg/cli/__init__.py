@@ -11,6 +11,7 @@ The `o3pro-bg` command. What a verb needs is imported when it runs: help and lis
     _asking     ask, submit
     _batch      batch
     _changing   cancel, rm, prune, attach
+    _serving    serve
     _doctor/    doctor
     _edges      demo, emulator, completion
     _pictures   what is redrawn in place (imports rich)

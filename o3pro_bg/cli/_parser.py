@@ -184,6 +184,17 @@ def _helping(verbs: _Verbs) -> None:
         parts=(_as_json, _a_place),
     )
     doctor.add_argument("--live", action="store_true", help="also find out how this very deployment behaves")
+    serve = verbs.add(
+        "serve",
+        "_serving:serve",
+        "serve a page and an HTTP API of the jobs, on this machine, until Ctrl-C",
+        "serve",
+        "serve --port 8080",
+        "serve --host 0.0.0.0   # asks for a token: O3PRO_BG_TOKEN, or one that is made",
+        parts=(_a_place,),
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="the address to listen at; default: 127.0.0.1")
+    serve.add_argument("--port", type=_port, default=8765, help="the port; default: 8765; 0 is a free one")
     what = "see the library at work against the emulator: no account, no cost"
     verbs.add("demo", "_edges:demo", what, "demo", parts=(_as_json,))
     emulator = verbs.add(
