@@ -188,6 +188,15 @@ async def test_nothing_is_looked_at_where_nobody_listens() -> None:
 
 
 @virtual
+async def test_head_opens_no_stream() -> None:
+    """HEAD is answered at once, as every other, and nobody listens then."""
+    async with site() as page:
+        answer = await page.http.head("/api/events")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert page.desk.feed.streams == 0
+
+
+@virtual
 async def test_streams_are_bounded() -> None:
     """One stream more than max_streams is answered with 503; when one has ended, there is room again."""
     async with site(max_streams=2) as page:

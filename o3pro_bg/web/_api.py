@@ -113,6 +113,8 @@ class Api:
             raise Refusal(503, "too_many_streams", most=self._bounds.streams)
         after = request.headers.get("last-event-id") or _parameter(request, "after")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}  # which has nginx pass each event on
+        if request.method == "HEAD":  # for whom there is no end to wait for
+            return Response(None, 200, headers, "text/event-stream")
         return StreamingResponse(feed.stream(after), 200, headers, "text/event-stream")
 
     async def openapi(self, request: Request) -> Response:
@@ -122,7 +124,7 @@ class Api:
     async def health(self, request: Request) -> Response:
         """Tell whether jobs are taken on."""
         desk = desk_of(request)
-        if desk.leaving.heard.is_set() or not await desk.is_well():
+        if desk.leaving.heard.is_set() or not desk.is_well():
             return refusal(503, say(language_of(request.headers), "ending"))
         return answer({"success": True})
 
@@ -193,7 +195,9 @@ def _is_key(value: object) -> bool:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    """Tell whether this is a whole number, which JSON may write with a point."""
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    return is_int or (isinstance(value, float) and value.is_integer())
 
 
 _FIELDS: Final = {

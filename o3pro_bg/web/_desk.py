@@ -129,7 +129,7 @@ class Desk:
         """Answer as `get_result` does."""
         return await self._handler.get_result(job_id)
 
-    async def is_well(self) -> bool:
+    def is_well(self) -> bool:
         """Tell whether jobs are taken on: the handler is open, and its store was."""
         return not self._handler._is_closed and self._handler.client.is_ready()
 
