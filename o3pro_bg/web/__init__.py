@@ -32,6 +32,6 @@ except ImportError:
     raise ImportError("o3pro_bg.web needs the extra web: pip install 'o3pro-bg[web]'") from None
 
 from o3pro_bg.web._app import app
-from o3pro_bg.web._lifespan import lifespan
+from o3pro_bg.web._lifespan import handler, lifespan
 
-__all__ = ["app", "lifespan"]
+__all__ = ["app", "handler", "lifespan"]

@@ -64,6 +64,7 @@ def app(
         routes=[*api.routes(), by_method("/metrics", GET=metrics), *page.routes()],
         exception_handlers={Refusal: _refused, HTTPException: _not_here, Exception: _broken},
     )
+    inner.router.redirect_slashes = False  # the guard knows better: a host may have taken our place from the path
     guard = page.guard = Guard(inner, name, auth, allowed_hosts)
     return guard
 

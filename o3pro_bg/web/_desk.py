@@ -71,6 +71,11 @@ class Desk:
         self._handler = handler
 
     @property
+    def handler(self) -> AsyncBackgroundHandler:
+        """The handler itself."""
+        return self._handler
+
+    @property
     def language(self) -> Language:
         """The language of the handler's sentences."""
         return self._handler._language

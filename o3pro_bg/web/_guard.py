@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse
 
 from o3pro_bg.web._lifespan import desk_of
 from o3pro_bg.web._wire import refusal
@@ -75,6 +76,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = {**scope}  # that of whoever mounts us stays as it is
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -93,7 +95,12 @@ class Guard:
         if (desk := desk_of(self._name)) is None:
             return refusal(503, say(language, "no_lifespan", name=self._name))
         scope[DESK] = desk
-        if (path := path_of(scope)) == "/healthz":  # who asks for that has no token, and no name to ask by
+        path = path_of(scope)
+        if (place := _place_of(scope, path)) is not None:
+            return RedirectResponse(place, 307)
+        if len(path) > 1 and path.endswith("/"):  # Litestar has added that: nobody asked for it
+            path, scope["path"] = path[:-1], scope["path"][:-1]
+        if path == "/healthz":  # who asks for that has no token, and no name to ask by
             return None
         if self._hosts is not None and host_of(headers.get("host", "")) not in self._hosts:
             return refusal(400, say(language, "wrong_host"))
@@ -138,6 +145,24 @@ def path_of(scope: Scope) -> str:
     path: str = scope["path"]
     root = scope.get("root_path", "").rstrip("/")
     return path[len(root) :] or "/" if root and (path + "/").startswith(root + "/") else path
+
+
+def _place_of(scope: Scope, path: str) -> str | None:
+    """
+    Answer where a request should go instead, or None where it is right.
+
+    That for the page ends with a slash, because its links are relative, and no other does. What was asked for is in
+    `raw_path`, which no host changes; a relative place is right wherever we are mounted.
+    """
+    asked = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
+    query = scope.get("query_string", b"").decode("latin-1")
+    if path == "/" and not asked.endswith("/"):
+        place = f"./{asked.rpartition('/')[2]}/"
+    elif path != "/" and asked.endswith("/") and not asked.endswith("//"):
+        place = f"../{asked[:-1].rpartition('/')[2]}"
+    else:
+        return None
+    return f"{place}?{query}" if query else place
 
 
 def host_of(host: str) -> str:

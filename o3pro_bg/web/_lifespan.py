@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from o3pro_bg.aio import AsyncBackgroundHandler
 from o3pro_bg.web._desk import Desk
 from o3pro_bg.web._leaving import Leaving
+from o3pro_bg.web._words import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -71,6 +72,26 @@ def lifespan(
             await handler.aclose(_GRACE)
 
     return jobs
+
+
+def handler(name: str = NAME) -> AsyncBackgroundHandler:
+    """
+    Answer the handler that a `lifespan` of the running loop holds: in any framework, wherever you are in it.
+
+    Args:
+        name: That of the lifespan.
+
+    Raises:
+        LookupError: No lifespan of this name is open on this loop; or no loop runs here, as in an endpoint that is not
+            an `async def`.
+    """
+    try:
+        desk = desk_of(name)
+    except RuntimeError:
+        raise LookupError("no event loop runs in this thread: ask for the handler in an async def") from None
+    if desk is None:
+        raise LookupError(say("en", "no_lifespan", name=name))
+    return desk.handler
 
 
 def desk_of(name: str) -> Desk | None:
