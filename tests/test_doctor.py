@@ -580,7 +580,7 @@ def test_what_cannot_be_imported(emulator: Emulator, tmp_path: Path, arguments: 
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("aiohttp", "extra aio"), ("rich", "extra cli"), ("shtab", "extra cli"), ("uvicorn", "extra web")]
+    ("package", "extra"), [("aiohttp", "extra aio"), ("rich", "extra cli"), ("shtab", "extra cli")]
 )
 def test_extras(monkeypatch: pytest.MonkeyPatch, package: str, extra: str) -> None:
     """An extra that is not installed is a warning at most, and says what is missing without it."""

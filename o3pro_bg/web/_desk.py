@@ -10,7 +10,7 @@ from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
 from o3pro_bg._replies import ListedJob
 from o3pro_bg.errors import JobNotFound
-from o3pro_bg.web._feed import Feed
+from o3pro_bg.web._feed import SHORT_LIFE, Feed
 from o3pro_bg.web._mark import Mark
 
 if TYPE_CHECKING:
@@ -158,11 +158,17 @@ class Desk:
             return refused.key in _OURS, handler._refused(refused, question, effort)
 
     async def cancel(self, job_id: str) -> CancelReply:
-        """Answer as `cancel_job` does, without waiting for the service where the server is about to end."""
+        """
+        Answer as `cancel_job` does, without waiting for the service where the server is about to end.
+
+        Where that could not be heard of, it waits for a moment only: the server might wait for this.
+        """
+        self.leaving.serve()
         cancel = asyncio.ensure_future(self._handler.cancel_job(job_id))
         leaving = asyncio.ensure_future(self.leaving.heard.wait())
         try:
-            await asyncio.wait([cancel, leaving], return_when=asyncio.FIRST_COMPLETED)
+            patience = None if self.leaving.is_certain else SHORT_LIFE
+            await asyncio.wait([cancel, leaving], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if cancel.done():
                 return cancel.result()
             return self._handler._cancel_reply(job_id, CancelVerdict.UNCONFIRMED)

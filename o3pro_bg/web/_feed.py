@@ -62,6 +62,7 @@ class Feed:
         whoever listens comes back with the id of the last event.
         """
         loop = asyncio.get_running_loop()
+        self._leaving.serve()
         ends_at = loop.time() + (LONG_LIFE if self._leaving.is_certain else SHORT_LIFE)
         self.streams += 1
         self._tick()

@@ -2,7 +2,8 @@
 Hears that the server is told to end while it still waits for its requests.
 
 Servers run an application's shutdown only after the last request has been answered, so a stream of events would keep
-them, or be cut off. What they all hear first is a signal.
+them, or be cut off. What most of them hear first is a signal. Hypercorn's workers are told by their parent, and what
+waits for that is a task.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK")
+_TASK: Final = "raise_shutdown"  # what Hypercorn calls the coroutine that waits until it is to end
 
 
 class Leaving:
@@ -35,6 +37,7 @@ class Leaving:
         self.is_certain = False
         self._loop = asyncio.get_running_loop()
         self._replaced: dict[int, tuple[Any, Any]] = {}
+        self._has_served = False
 
     def listen(self) -> None:
         """Hear, before the server does, the signals that it handles by now; those that it does not are left alone."""
@@ -47,6 +50,19 @@ class Leaving:
                 signal.signal(number, ours)
                 self._replaced[number] = (ours, before)
         self.is_certain = signal.SIGTERM in self._replaced
+
+    def serve(self) -> None:
+        """Hear what there is to be heard only once the server serves; whoever would keep it waiting calls this."""
+        if self._has_served:
+            return
+        self._has_served = True
+        for task in asyncio.all_tasks():
+            if getattr(task.get_coro(), "__name__", "") == _TASK:
+                task.add_done_callback(self._tell)
+                self.is_certain = True
+
+    def _tell(self, _: object) -> None:
+        self.heard.set()
 
     def _before(self, handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], object]:
         def hear(number: int, frame: FrameType | None) -> object:

@@ -26,7 +26,6 @@ _NEEDED: Final = ("openai", "azure-identity", "anyio")
 _EXTRAS: Final = {
     "aio": (("aiohttp",), "each request takes the SDK's own, slower HTTP client"),
     "cli": (("rich", "python-dotenv", "shtab"), "there are no live pictures, no --env-file or no completion"),
-    "web": (("starlette", "uvicorn"), "there is no `serve`, and nothing to mount in a web server"),
 }
 """Of each extra: the packages that serve it, and what is missing without them."""
 
