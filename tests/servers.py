@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 PATIENCE = 30.0  # seconds after which a server is taken to hang
 _ROOT = Path(__file__).parent.parent
 _COMPLAINTS = ("Traceback", "Exception", "Warning: ", "never retrieved", "was destroyed", "unclosed", "task(s)")
-# uvicorn's parent of several workers, or of one that is reloaded, leaves the socket to the interpreter that it binds.
-_UVICORNS_OWN = r"sys:1: ResourceWarning: unclosed <socket.socket [^>]+ laddr=\('127.0.0.1', PORT\)>\n.*tracemalloc.*\n"
+# The socket that is listened on: uvicorn's parent of several workers, and gunicorn's workers, leave it as they end.
+_THEIRS = (
+    r"sys:1: ResourceWarning: unclosed <socket.socket [^>]+ laddr=\('127.0.0.1', PORT\)>\n(ResourceWarning: .*\n)?"
+)
 
 
 class Answer(NamedTuple):
@@ -53,10 +55,11 @@ class Client:
         """Make a request whose answer takes its time, with this connection to itself."""
         return InFlight(self._connection, method, path)
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        if body is not None:
-            headers["content-type"] = "application/json"
-        self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+    def ask(self, method: str, path: str, body: Any = None) -> Answer:
+        """Make a request, whose body is a form where it is a text, and else JSON."""
+        kind = "application/x-www-form-urlencoded" if isinstance(body, str) else "application/json"
+        text = body if body is None or isinstance(body, str) else json.dumps(body)
+        self._connection.request(method, path, text, {} if body is None else {"content-type": kind})
         response = self._connection.getresponse()
         told = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, told, response.read().decode())
@@ -144,21 +147,21 @@ class Server:
         self.port = port
         self._log = log
 
-    def is_there(self) -> bool:
-        """Tell whether it answers."""
+    def is_there(self, path: str = "/jobs/healthz") -> bool:
+        """Tell whether it answers well, there."""
         assert self.process.poll() is None, self.said()
         try:
             with Client(self.port) as client:
-                return client.ask("GET", "/jobs/healthz").status == 200
+                return client.ask("GET", path).status == 200
         except (OSError, http.client.HTTPException):
             return False
 
     def client(self) -> Client:
         return Client(self.port)
 
-    def get(self, path: str, **headers: str) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None) -> Answer:
         with self.client() as client:
-            return client.ask("GET", path, **headers)
+            return client.ask(method, path, body)
 
     def said(self) -> str:
         """Answer what it has written."""
@@ -170,14 +173,16 @@ class Server:
     def ended(self) -> int:
         """Answer with which code it ends, by itself and without complaints."""
         code = self.process.wait(PATIENCE)
-        said = re.sub(_UVICORNS_OWN.replace("PORT", str(self.port)), "", self.said())
+        said = re.sub(_THEIRS.replace("PORT", str(self.port)), "", self.said())
         assert not [word for word in _COMPLAINTS if word in said], said
         return code
 
 
 @contextmanager
-def serving(command: Sequence[str], emulator: Emulator, directory: Path, **environment: str) -> Iterator[Server]:
-    """Run `python -m` with this command, in which `PORT` is a free port, until a server answers there."""
+def serving(
+    command: Sequence[str], emulator: Emulator, directory: Path, *, ready: str = "/jobs/healthz", **environment: str
+) -> Iterator[Server]:
+    """Run `python -m` with this command, in which `PORT` is a free port, and answer the server that it is."""
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]
@@ -188,7 +193,7 @@ def serving(command: Sequence[str], emulator: Emulator, directory: Path, **envir
         log.open("wb") as output,
         subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-W", "always::ResourceWarning", "-m", *words],
-            env={**os.environ, **account_of(emulator), "PYTHONPATH": path, **environment},
+            env={**os.environ, **account_of(emulator), "PYTHONPATH": path, "HOME": str(directory), **environment},
             cwd=directory,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -196,7 +201,7 @@ def serving(command: Sequence[str], emulator: Emulator, directory: Path, **envir
     ):
         server = Server(process, port, log)
         try:
-            until(server.is_there)
+            until(lambda: server.is_there(ready))
             yield server
         finally:
             if process.poll() is None:

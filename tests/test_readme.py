@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import inspect
 import re
 import shlex
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ from .faces import QUICK
 from .terminal import Account, Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from o3pro_bg.emulator import Emulator
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +63,13 @@ async def run(block: str) -> dict[str, Any]:
     return names
 
 
-PYTHON = [block for block in blocks("python") if "FastAPI" not in block]
+PYTHON = [block for block in blocks("python") if not re.search("FastAPI|litestar|quart|django", block)]
+WEB = {
+    name: block
+    for block in blocks("python")
+    for name in re.findall(r"^from (fastapi|litestar|quart) import", block, re.M)
+    if "web.app" in block
+}
 
 
 @pytest.mark.filterwarnings("ignore:a waiting call of BackgroundHandler:RuntimeWarning")
@@ -67,8 +77,6 @@ PYTHON = [block for block in blocks("python") if "FastAPI" not in block]
 def test_python_blocks_run(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every Python block runs, and those that print an answer print the emulator's."""
     if re.search(r"^(?!\s).*\bawait ", block, flags=re.MULTILINE):
-        import asyncio
-
         names = asyncio.run(_cell(block))
     else:
         names = {"__name__": "__main__"}
@@ -88,7 +96,7 @@ async def _cell(block: str) -> dict[str, Any]:
 
 async def test_fastapi_block_serves(o3pro_emulator: Emulator) -> None:
     """The FastAPI example takes a job over HTTP and answers its result."""
-    [block] = [block for block in blocks("python") if "FastAPI" in block]
+    [block] = [block for block in blocks("python") if "FastAPI" in block and block not in WEB.values()]
     app = (await run(block))["app"]
     async with (
         app.router.lifespan_context(app),
@@ -102,6 +110,43 @@ async def test_fastapi_block_serves(o3pro_emulator: Emulator) -> None:
         await app.state.jobs.wait(job_id)
         assert (await client.get(f"/jobs/{job_id}")).json()["response"].startswith("[emulator]")
     assert o3pro_emulator.counters()["accepted"] == 1
+
+
+@pytest.mark.parametrize("name", ["fastapi", "litestar", "quart"])
+async def test_web_blocks_serve(o3pro_emulator: Emulator, name: str) -> None:
+    """The application of each framework takes a job below its mount and tells what came of it; FastAPI's asks, too."""
+    app = (await run(WEB[name]))["app"]
+    async with (
+        serving(app),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1") as client,
+    ):
+        started = await client.post("/jobs/api/jobs", json={"question": "Why?"})
+        assert started.status_code == 202
+        places = [f"/jobs/api/jobs/{started.json()['job_id']}"]
+        if name == "fastapi":
+            places.append((await client.post("/summaries", params={"text": "Why?"})).json()["job"])
+        for place in places:
+            while (answer := await client.get(f"{place}/result")).status_code == 409:
+                await asyncio.sleep(0.01)
+            assert answer.json()["response"].startswith("[emulator]")
+    assert o3pro_emulator.counters()["accepted"] == len(places)
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[None]:
+    """Have an application start and shut down, as a server does."""
+    told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    said: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, told.get, said.put))
+
+    async def hear(what: str) -> None:
+        await told.put({"type": f"lifespan.{what}"})
+        assert await said.get() == {"type": f"lifespan.{what}.complete"}
+
+    await hear("startup")
+    yield
+    await hear("shutdown")
+    await task
 
 
 def test_ci_runs_the_test_command() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
@@ -15,10 +16,13 @@ from o3pro_bg.testing import FakeClient, FakeRemote
 
 from . import hosts
 from .peers import until
+from .scripts import printed
 from .servers import Client, serving
+from .test_readme import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from o3pro_bg.emulator import Emulator
 
@@ -114,3 +118,94 @@ async def test_handler_is_that_of_the_loop() -> None:
             await asyncio.to_thread(o3pro_bg.web.handler, "mine")
     with pytest.raises(LookupError):
         o3pro_bg.web.handler("mine")
+
+
+DJANGO = """
+import os
+import django
+from django.conf import settings
+from django.http import HttpResponse
+from django.urls import path
+
+settings.configure(ROOT_URLCONF="site_of_it", SECRET_KEY="x", ALLOWED_HOSTS=["*"])
+django.setup()
+import views  # README's
+
+urlpatterns = [
+    path("jobs", views.start),
+    path("jobs/<str:job_id>", views.result),
+    path("pid", lambda request: HttpResponse(str(os.getpid()))),
+]
+
+from django.core.wsgi import get_wsgi_application
+
+django_application = get_wsgi_application()
+
+def application(environ, start_response):
+    def tell(status, headers, *rest):
+        return start_response(status, [*headers, ("X-Pid", str(os.getpid()))], *rest)
+    return django_application(environ, tell)
+"""
+
+
+@pytest.fixture
+def shop(service: Emulator, tmp_path: Path) -> Path:
+    """A directory with a site of Django, whose views are README's."""
+    service.reset()
+    service.set_knobs("seconds=0.2 queued=0")
+    [views] = [block for block in blocks("python") if "django" in block]
+    (tmp_path / "views.py").write_text(views, encoding="utf-8")
+    (tmp_path / "site_of_it.py").write_text(DJANGO, encoding="utf-8")
+    return tmp_path
+
+
+def test_django_views(shop: Path, service: Emulator) -> None:
+    """Views of Django start a job and tell of it, refuse what is no question, and know no other jobs."""
+    script = f"""
+import os, sys, time
+os.chdir({str(shop)!r})
+sys.path.insert(0, "")
+import site_of_it
+from django.test import Client
+client = Client()
+job = client.post("/jobs", {{"question": "Why?"}})
+print(job.status_code, client.post("/jobs", {{"question": " "}}).status_code, client.get("/jobs/nope").status_code)
+while not (answer := client.get(f"/jobs/{{job.json()['job_id']}}").json())["success"]:
+    time.sleep(0.01)
+print(answer["response"].startswith("[emulator]"))
+site_of_it.views.handler.close()
+"""
+    assert printed(script, emulator=service, warnings="error") == ["202 400 404", "True"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
+def test_django_workers_share_a_store(shop: Path, service: Emulator) -> None:
+    """A handler that gunicorn's parent has made begins anew in each worker: each answers for the jobs of all."""
+    command = ["gunicorn", "--preload", "--workers=2", "--bind=127.0.0.1:PORT", "site_of_it:application"]
+    jobs: dict[str, str] = {}
+    told: dict[str, set[str]] = {}
+    with serving(command, service, shop, ready="/pid") as server:
+
+        def have_both_started() -> bool:
+            answer = server.ask("POST", "/jobs", "question=Why%3F")
+            assert answer.status == 202, answer
+            jobs[answer.json["job_id"]] = answer.headers["x-pid"]
+            return len({*jobs.values()}) == 2
+
+        def have_both_told() -> bool:
+            for job_id in jobs:
+                answer = server.ask("GET", f"/jobs/{job_id}")
+                assert answer.status == 200, answer
+                if answer.json["success"]:
+                    told.setdefault(job_id, set()).add(answer.headers["x-pid"])
+            return all(len(told.get(job_id, ())) == 2 for job_id in jobs)
+
+        until(have_both_started)
+        until(have_both_told)
+        lasting = "question=%5Bemulator+outcome%3Dnever%5D"
+        server.ask("POST", "/jobs", lasting)
+        until(lambda: service.counters()["accepted"] == len(jobs) + 1)
+        server.terminate()
+        assert server.ended() == 0
+    counters = service.counters()
+    assert (counters["creates"], counters["cancels"], counters["duplicates"]) == (len(jobs) + 1, 0, {})
