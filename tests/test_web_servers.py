@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,6 +130,32 @@ def test_a_reload_is_an_end_and_a_start(emulator: Emulator, tmp_path: Path, stor
         assert server.ended() == 0
     counters = emulator.counters()
     assert (counters["creates"], counters["cancels"], counters["duplicates"]) == (2, 0, {})
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn"])
+def test_a_worker_that_has_served_enough_ends(
+    emulator: Emulator, tmp_path: Path, store: dict[str, str], name: str
+) -> None:
+    """A worker that ends by itself after so many requests, which no signal tells, ends its streams as well."""
+    command = {
+        "uvicorn": [*UVICORN, "--limit-max-requests=100"],
+        "gunicorn": [*GUNICORN, "--bind=127.0.0.1:PORT", "--max-requests=100"],
+    }[name]
+    with serving(command, emulator, tmp_path, **store) as server:
+        with server.client() as client:
+            lasting = client.start(LASTS)
+            until(lambda: emulator.counters()["accepted"] == 1)
+            stream = server.client().events()
+            with suppress(OSError, HTTPException):
+                for _ in range(100):
+                    client.status(lasting)
+        assert stream.ended().endswith("\n\n")
+        if name == "gunicorn":
+            until(server.is_there)  # another worker
+            server.terminate()
+        assert server.ended() == 0
+    counters = emulator.counters()
+    assert (counters["creates"], counters["cancels"]) == (1, 0)
 
 
 def two_workers(server: Server) -> tuple[Client, Client, Client]:

@@ -113,6 +113,7 @@ class Feed:
         try:
             while self.streams and not leaving.done():
                 self._look()
+                self._leaving.look()
                 await asyncio.wait([leaving], timeout=TICK)
         finally:
             leaving.cancel()

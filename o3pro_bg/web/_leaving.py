@@ -3,7 +3,7 @@ Hears that the server is told to end while it still waits for its requests.
 
 Servers run an application's shutdown only after the last request has been answered, so a stream of events would keep
 them, or be cut off. What most of them hear first is a signal. Hypercorn's workers are told by their parent, and what
-waits for that is a task.
+waits for that is a task; uvicorn also ends by itself, after so many requests, and then listens no more.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Leaving:
         self._loop = asyncio.get_running_loop()
         self._replaced: dict[int, tuple[Any, Any]] = {}
         self._has_served = False
+        self._servers: list[Any] = []
 
     def listen(self) -> None:
         """Hear, before the server does, the signals that it handles by now; those that it does not are left alone."""
@@ -60,6 +61,14 @@ class Leaving:
             if getattr(task.get_coro(), "__name__", "") == _TASK:
                 task.add_done_callback(self._tell)
                 self.is_certain = True
+        handlers = [getattr(before, "__self__", None) for _, before in self._replaced.values()]
+        self._servers = [server for server in handlers if hasattr(server, "servers")]  # uvicorn's
+
+    def look(self) -> None:
+        """Hear an end that nothing tells; asked for several times a second where the server would wait."""
+        for server in self._servers:
+            if not any(listening.is_serving() for listening in server.servers):
+                self.heard.set()
 
     def _tell(self, _: object) -> None:
         self.heard.set()
