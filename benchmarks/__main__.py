@@ -54,6 +54,7 @@ SCENARIOS = {
     "kills": Scenario("Kills", "--kills 20"),
     "threads": Scenario("A hundred threads"),
     "traps": Scenario("Traps"),
+    "web_shutdown": Scenario("How soon a web server ends", has_goals=True),
     "web_load": Scenario("Event streams of a web server", has_goals=True),
     "exits": Scenario("How soon a process ends", has_goals=True),
     "soak": Scenario("Soak", "--jobs 5000"),
