@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from o3pro_bg.testing import FakeRemote
 from o3pro_bg.web._feed import SHORT_LIFE
+from o3pro_bg.web._leaving import Leaving
 
 from .virtual import virtual
 from .web import Events, site
+
+if TYPE_CHECKING:
+    import pytest
 
 
 @virtual
@@ -42,3 +48,36 @@ async def test_what_a_hypercorn_worker_waits_for_is_heard() -> None:
         word.set()
         assert await events.piece() is None
         assert waiting.done()
+
+
+async def test_an_end_that_no_signal_tells_is_seen_by_each_lifespan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that listens no more is seen to end by whoever took its signals' handler, or took that of another."""
+
+    class Listening:
+        is_open = True
+
+        def is_serving(self) -> bool:
+            return self.is_open
+
+    class Server:
+        servers: ClassVar[list[Listening]] = []
+
+        def handle_exit(self, *_: object) -> None:
+            raise AssertionError("there is no signal")
+
+    handlers: dict[int, Any] = {signal.SIGTERM: Server().handle_exit}
+    monkeypatch.setattr(signal, "getsignal", handlers.get)
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    one, other = Leaving(), Leaving()
+    for leaving in (one, other):
+        leaving.listen()
+        leaving.serve()
+        leaving.look()
+    assert not one.heard.is_set(), "it does not listen yet"
+    Server.servers.append(Listening())
+    other.look()
+    assert not other.heard.is_set()
+    Listening.is_open = False
+    for leaving in (one, other):
+        leaving.look()
+        assert leaving.heard.is_set()

@@ -154,7 +154,7 @@ def _place_of(scope: Scope, path: str) -> str | None:
     That for the page ends with a slash, because its links are relative, and no other does. What was asked for is in
     `raw_path`, which no host changes; a relative place is right wherever we are mounted.
     """
-    asked = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
+    asked = (scope.get("raw_path") or b"").decode("latin-1") or scope["path"]
     query = scope.get("query_string", b"").decode("latin-1")
     if path == "/" and not asked.endswith("/"):
         place = f"./{asked.rpartition('/')[2]}/"

@@ -9,6 +9,8 @@ waits for that is a task; uvicorn also ends by itself, after so many requests, a
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -61,19 +63,20 @@ class Leaving:
             if getattr(task.get_coro(), "__name__", "") == _TASK:
                 task.add_done_callback(self._tell)
                 self.is_certain = True
-        handlers = [getattr(before, "__self__", None) for _, before in self._replaced.values()]
+        handlers = [getattr(inspect.unwrap(before), "__self__", None) for _, before in self._replaced.values()]
         self._servers = [server for server in handlers if hasattr(server, "servers")]  # uvicorn's
 
     def look(self) -> None:
         """Hear an end that nothing tells; asked for several times a second where the server would wait."""
         for server in self._servers:
-            if not any(listening.is_serving() for listening in server.servers):
+            if server.servers and not any(listening.is_serving() for listening in server.servers):
                 self.heard.set()
 
     def _tell(self, _: object) -> None:
         self.heard.set()
 
     def _before(self, handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], object]:
+        @functools.wraps(handler)  # so that the lifespan of another name sees whose it is
         def hear(number: int, frame: FrameType | None) -> object:
             soon(self._loop, self.heard.set)
             return handler(number, frame)
