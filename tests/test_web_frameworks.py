@@ -39,6 +39,7 @@ def site(
     service.reset()
     service.set_knobs("seconds=0.2 queued=0")
     command = ["uvicorn", "--factory", f"tests.hosts:{request.param}", "--port=PORT", "--no-access-log"]
+    command += ["--timeout-keep-alive=60"]  # a client is kept for a whole test, however busy the machine is
     with serving(command, service, tmp_path_factory.mktemp("site")) as server:
         yield server
         server.terminate()
