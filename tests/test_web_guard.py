@@ -272,3 +272,16 @@ def test_refusals_speak_the_visitors_language(accepted: str, language: str) -> N
     """What is refused before it reaches the handler is refused in Japanese or English, as the visitor prefers."""
     answer = check(403, peer=ELSEWHERE, headers={"accept-language": accepted})
     assert answer.json()["error"].startswith("認証" if language == "ja" else "without a token")
+
+
+@pytest.mark.parametrize("auth", [None, TOKEN])
+@virtual
+async def test_a_mount_without_its_slash_leads_to_the_page(auth: str | None) -> None:
+    """Who asks for a mount without its slash is led to the page: links would lead elsewhere else."""
+    async with lifespan(FakeClient())(None):
+        transport = httpx2.ASGITransport(app(auth=auth), root_path="/tools/jobs")
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            answer = await http.get("/tools/jobs?lang=ja")
+            assert (answer.status_code, answer.headers["location"]) == (307, "http://localhost/tools/jobs/?lang=ja")
+            led = await http.get(answer.headers["location"])
+            assert led.status_code == (200 if auth is None else 401)
