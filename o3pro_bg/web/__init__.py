@@ -18,7 +18,14 @@ and the next process goes on with them; several workers with one store answer fo
     _metrics    figures for Prometheus
     _openapi    its description
     _schemas    what it takes and answers
-    _page       the page
+    _page       the page: its addresses, and what its forms do
+    _asked      what of it is asked for
+    _paint      how it looks: its frame, the form and the list
+    _detail     a single job
+    _chart      the jobs of the last hours
+    _amounts    times and money
+    _markup     how its HTML is put together, of page.html
+    _phrases    everything that it says
     _mark       whether the emulator answers
     _words      the sentences of all that
     _app        all of it as one application

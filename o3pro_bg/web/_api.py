@@ -76,12 +76,12 @@ class Api:
         """List jobs, the newest first."""
         desk = desk_of(request)
         position = desk.feed.position()  # before the list, so that nothing falls between
-        wanted = _wanted(desk.records(), _parameter(request, "status"), _parameter(request, "q") or "")
+        found = wanted(desk.records(), _parameter(request, "status"), _parameter(request, "q") or "")
         first = _number(request, "offset", 0, least=0)
         most = _number(request, "limit", _PAGE, least=1, most=_MOST)
         has_details = _has_details(request)
-        rows = [desk.row(record, has_details=has_details) for record in wanted[first : first + most]]
-        return answer({"jobs": rows, "total": len(wanted), "last_event_id": position})
+        rows = [desk.row(record, has_details=has_details) for record in found[first : first + most]]
+        return answer({"jobs": rows, "total": len(found), "last_event_id": position})
 
     async def job(self, request: Request) -> Response:
         """Tell how far a job is."""
@@ -150,8 +150,8 @@ def _changed(reply: Mapping[str, Any]) -> Response:
     return answer(reply, 409 if "status" in reply else 404)
 
 
-def _wanted(records: Sequence[JobRecord], status: str | None, text: str) -> list[JobRecord]:
-    """Answer the records that are asked for, the newest first."""
+def wanted(records: Sequence[JobRecord], status: str | None, text: str) -> list[JobRecord]:
+    """Answer the records of this status that hold this text, or whose id begins so, the newest first."""
     if status is not None and status not in _STATUSES:
         raise Refusal(422, "wrong_field", name="status", kind=", ".join(sorted(_STATUSES)))
     text = text.casefold()
