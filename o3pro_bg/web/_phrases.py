@@ -17,6 +17,7 @@ _PHRASES: Final = {
         "EMULATOR: no model is asked, every answer is made up, and nothing is paid.",
         "エミュレーター: モデルには問い合わせません。回答はすべて作り物で、料金はかかりません。",
     ),
+    "emulator_name": ("Emulator", "エミュレーター"),
     "other_language": ("日本語", "English"),
     "new_job": ("New job", "新しいジョブ"),
     "lost": ("The server does not answer; trying again…", "サーバーが応答しません。再接続しています…"),
