@@ -185,6 +185,17 @@ def test_a_killed_server_is_told_and_its_jobs_are_found_again(visit: Visit, serv
         server.kill()
 
 
+def test_what_a_proxy_says_is_not_shown(visit: Visit, hosted: Hosted) -> None:
+    """Where something else answers for the server, the page stays, says so, and goes on once the server is back."""
+    page = visit()
+    page.route(re.compile(r"/jobs/(\?.*)?$"), lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+    job_id = start(hosted, "Started meanwhile")
+    expect(page.locator("#lost")).to_be_visible()
+    page.unroute_all()
+    expect(page.locator(f"#job-{job_id}")).to_be_visible()
+    expect(page.locator("#lost")).to_be_hidden()
+
+
 def test_a_refused_question_is_kept(visit: Visit) -> None:
     """What is refused is told, to who does not see it as well, and what was written is still there."""
     page = visit()

@@ -194,7 +194,7 @@ async def test_where_no_more_jobs_are_taken_the_page_says_so() -> None:
 async def test_a_form_has_bounds() -> None:
     """A form of too many bytes, or of too many fields, is refused; one that is as long as a question may be is not."""
     async with site(max_body=10_000, max_question=3_000) as page:
-        await post(page, 413, action="start", question="x" * 40_000)
+        assert "too large" in Reader((await post(page, 413, action="start", question="x" * 40_000)).text).text
         await post(page, 413, **{f"field{number}": "x" for number in range(30)})
         await post(page, 303, action="start", question="あ" * 3_000)
 
@@ -216,6 +216,19 @@ async def test_forms_cancel_and_remove() -> None:
         assert questions_of(reader) == []
         assert "No such job" in (await post(page, 404, place, action="remove", job=job_id)).text
         assert "No such job" in (await read(page, place, 404)).text
+
+
+@pytest.mark.parametrize("spoken", ["ja", "en"])
+@virtual
+async def test_a_refusal_is_in_the_readers_language(spoken: str) -> None:
+    """Why something did not work is told in the reader's language where it can be, and is marked with its own else."""
+    async with site(settings={"language": spoken}) as page:
+        assert "No such job: nope" in (await read(page, "/?job=nope&lang=en", 404)).text
+        assert "ジョブが見つかりません: nope" in (await read(page, "/?job=nope&lang=ja", 404)).text
+        assert "質問が空です" in (await post(page, 422, "/?lang=ja", action="start", question=" ")).text
+        answer = await post(page, 422, "/?lang=en", action="start", question="Why?", effort="enormous")
+        (message,) = Reader(answer.text).all("p", id="message")
+        assert message["lang"] == spoken
 
 
 def test_another_sites_form_is_refused() -> None:

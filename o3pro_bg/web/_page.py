@@ -71,8 +71,9 @@ class Page:
 
     async def act(self, request: Request) -> Response:
         """Do what a form of the page asks for, and lead to what came of it; or say why it did not work."""
-        asked, fields = Asked.of(request), await _fields(request, _FORM + _SPREAD * self._bounds.body)
+        asked, fields = Asked.of(request), _NO_FIELDS
         try:
+            fields = await _fields(request, _FORM + _SPREAD * self._bounds.body)
             return await self._done(request, asked, fields)
         except Refusal as refusal:
             message = Message(say(asked.language, refusal.key, **refusal.values), asked.language)
@@ -95,7 +96,8 @@ class Page:
                 raise Refusal(422, "wrong_field", name="action", kind="start, cancel, remove")
         if reply["success"]:
             return RedirectResponse(asked.link(**changes), 303)
-        return await self._page(request, asked, Message(reply["error"], desk.language), status, fields)
+        message = Message.of(reply["error"], desk.language, asked, job_id)
+        return await self._page(request, asked, message, status, fields)
 
     async def _page(
         self,
@@ -113,7 +115,7 @@ class Page:
             if (record := desk.record(asked.job)) is not None:
                 top, heading = detail(desk, asked, record, reply), one_line(record.request.question, 60) or heading
             elif message is None:
-                message, status = Message(reply["error"], desk.language), 404
+                message, status = Message.of(reply["error"], desk.language, asked, asked.job), 404
         records = desk.records()
         main = listing(
             desk,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._sentences import EN, JA, shown
 from o3pro_bg._states import JobStatus
 from o3pro_bg.web._amounts import SHORT, lasted, moment, money
 from o3pro_bg.web._asked import FEW, MOST
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from o3pro_bg.web._asked import Asked
     from o3pro_bg.web._desk import Desk
 
+_SENTENCES: Final[Mapping[Language, Mapping[str, str]]] = {"en": EN, "ja": JA}
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -29,6 +32,19 @@ class Message:
     text: str
     spoken: Language
     is_bad: bool = True
+
+    @classmethod
+    def of(cls, error: str, spoken: Language, asked: Asked, job_id: str = "") -> Message:
+        """
+        Answer what the handler said of a job, in the language that is asked for.
+
+        A sentence into which something was put that is not known here stays as it was said.
+        """
+        known, told = {"job_id": shown(job_id)}, _SENTENCES[asked.language]
+        for key, sentence in _SENTENCES[spoken].items():
+            if sentence.replace("{job_id}", known["job_id"]) == error:
+                return cls(told[key].format(**known), asked.language)
+        return cls(error, spoken)
 
     def painted(self) -> Html:
         """Answer it as HTML."""

@@ -61,9 +61,7 @@ function morph(old, fresh) {
   }
 }
 
-function apply(text, kind) {
-  const fresh = new DOMParser().parseFromString(text, "text/html");
-  if (!$("#rows", fresh)) return location.reload(); // signed out, say
+function apply(fresh, kind) {
   tick(fresh);
   localize(fresh);
   for (const open of page.querySelectorAll("details[open]")) $(`#${open.id}`, fresh)?.setAttribute("open", "");
@@ -100,9 +98,11 @@ let moves = 0;
 async function load(url, kind = "", options = {}) {
   const turn = kind ? ++moves : moves;
   const answer = await fetch(url, options);
-  const text = await answer.text();
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (answer.status === 401) location.reload();
+  if (!$("#rows", fresh)) throw new Error("a proxy says that there is no server, say");
   $("#lost").hidden = true;
-  if (turn === moves) apply(text, kind); // unless somebody has gone elsewhere meanwhile
+  if (turn === moves) apply(fresh, kind === "sent" && !answer.ok ? "moved" : kind); // else one has gone elsewhere
   return answer;
 }
 
