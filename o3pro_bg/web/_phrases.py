@@ -60,7 +60,7 @@ _PHRASES: Final = {
     "cut_answer": ("Answer, as far as it came", "回答（途中まで）"),
     "error": ("Why there is no answer", "回答がない理由"),
     "waiting": ("Waits because", "待機の理由"),
-    "next_look": ("Next look", "次の確認"),
+    "next_look": ("Next look in", "次の確認まで"),
     "created": ("Started at", "開始日時"),
     "tokens_said": (
         "{input} in, {output} out ({reasoning} to reason, {cached} cached)",
