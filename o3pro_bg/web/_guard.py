@@ -111,8 +111,6 @@ class Guard:
         if path in ("/login", "/page.css", "/page.js") or await self._is_known(scope, headers):
             return None
         if path == "/" and scope["method"] in ("GET", "HEAD"):
-            if not scope["path"].endswith("/"):  # a mount without its slash: the application leads there
-                return None
             scope["path"] = scope["path"][: -len(path)] + "/login"
             return None
         return refusal(401, say(language, "no_token"), {"www-authenticate": "Bearer"})
