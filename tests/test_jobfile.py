@@ -129,6 +129,26 @@ def test_file_says_what_it_is(file: JobFile, path: Path) -> None:
     assert facts == [0x6F337062, len(jobfile._MIGRATIONS), "wal", "ok"]
 
 
+def test_what_is_there_is_opened_as_it_is(file: JobFile, path: Path) -> None:
+    """Who opens a file of this version changes nothing in it."""
+    insert(file)
+    with closing(sqlite3.connect(path)) as reader:
+        version = reader.execute("PRAGMA data_version").fetchone()
+        JobFile(str(path)).close()
+        assert reader.execute("PRAGMA data_version").fetchone() == version
+        insert(file, "b")
+        assert reader.execute("PRAGMA data_version").fetchone() != version
+
+
+def test_sqlite_is_told_what_not_every_one_does(file: JobFile) -> None:
+    """However SQLite was built, and after a rest, it overwrites what was removed, and trusts no page and no schema."""
+    for _ in range(2):
+        with file.reading():
+            pragmas = ("secure_delete", "cell_size_check", "trusted_schema", "journal_size_limit")
+            assert [file._one(f"PRAGMA {pragma}") for pragma in pragmas] == [1, 1, 0, 1 << 24]
+        file.rest()
+
+
 def test_what_was_removed_is_overwritten(file: JobFile, path: Path) -> None:
     """Nothing of a removed question stays in the file, nor in the journal, which is empty before it goes."""
     found = insert(file, "secret-job")
@@ -150,7 +170,11 @@ def test_journal_is_emptied_when_nobody_is_in_the_way(file: JobFile, path: Path)
         with file.writing():
             file.remove(found.number)
         file._busy = 60
+        asked: list[str] = []
+        file._connection.set_trace_callback(asked.append)
         file.wipe()
+        file._connection.set_trace_callback(None)
+        assert asked[0] == "PRAGMA busy_timeout = 0"
         assert b"secret-job" in journal.read_bytes()
     file.wipe()
     assert journal.read_bytes() == b""
@@ -231,10 +255,11 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-def test_newer_file_is_refused(path: Path) -> None:
-    """A file of a later version is refused, untouched, with the versions and the way out."""
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_newer_file_is_refused(path: Path, journal: str) -> None:
+    """A file of a later version is refused, untouched, with the versions and the way out, whatever its journal."""
     JobFile(str(path)).close()
-    sql(path, "PRAGMA user_version = 7")
+    sql(path, f"PRAGMA journal_mode = {journal}", "PRAGMA user_version = 7")
     before = path.read_bytes()
     assert "it is of version 7, and this o3pro_bg reads versions up to 1: upgrade it" in refusal(path)
     assert path.read_bytes() == before
@@ -419,9 +444,9 @@ def test_nothing_stays_of_what_raises(file: JobFile) -> None:
 
 
 def test_syncs_are_paid_for_what_is_durable(file: JobFile) -> None:
-    """A transaction that has to outlive a power failure syncs; a beat does not."""
-    for durable, level in ((True, 2), (False, 1), (True, 2)):
-        with file.writing(durable=durable):
+    """A transaction outlives a power failure, and syncs for it, where nothing else is said; a beat does not."""
+    for writing, level in ((file.writing(), 2), (file.writing(durable=False), 1), (file.writing(durable=True), 2)):
+        with writing:
             assert file._one("PRAGMA synchronous") == level
 
 
@@ -449,10 +474,11 @@ def test_damaged_rows_are_told_from_sound_ones(file: JobFile, path: Path) -> Non
 
 
 def test_damaged_counters_are_told(file: JobFile, path: Path) -> None:
-    """Without its counters, the file is damaged."""
-    sql(path, "UPDATE meta SET removals = 'x'")
-    with pytest.raises(StoreError, match="it is damaged: restore a copy"):
-        file.counters()
+    """Without its counters, or with one that has no next one, the file is damaged."""
+    for damage in ("seq = -1", f"seq = {2**63 - 1}", "seq = 0, removals = 'x'", "seq = 0, removals = -1"):
+        sql(path, f"UPDATE meta SET {damage}")  # noqa: S608
+        with pytest.raises(StoreError, match="it is damaged: restore a copy"):
+            file.counters()
     sql(path, "DELETE FROM meta")
     with pytest.raises(StoreError, match="it is damaged: restore a copy"):
         file.counters()

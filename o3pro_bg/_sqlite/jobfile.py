@@ -93,7 +93,6 @@ class JobFile:
             if not os.access(self.path, os.W_OK):  # which SQLite would not mind before the first write
                 raise self._refusal(CAUSES[sqlite3.SQLITE_READONLY])
         self._place: list[tuple[int, int] | None] = []
-        self._rests = False
         self._open()
 
     def _open(self) -> None:
