@@ -481,6 +481,17 @@ def test_nobody_awaits_what_has_ended(enter: Callable[..., Owner]) -> None:
     assert not one.journal.awaits
 
 
+def test_what_is_done_outlives_a_power_failure(enter: Callable[..., Owner]) -> None:
+    """What somebody asked for is synced before it is told; a beat, of which a lost one does no harm, is not."""
+    one = enter("one")
+    one.do("insert", record())
+    assert one.file._one("PRAGMA synchronous") == 2
+    one.beat()
+    assert one.file._one("PRAGMA synchronous") == 1
+    one.move(waiting="x")
+    assert one.file._one("PRAGMA synchronous") == 2
+
+
 # --- damage -----------------------------------------------------------------------------------------------------
 
 
@@ -565,6 +576,20 @@ def test_row_damaged_meanwhile_is_seen(enter: Callable[..., Owner], path: Path) 
     assert (other.get().failure, other.get().waiting) == (None, "mended")
 
 
+@pytest.mark.parametrize("damage", ["UPDATE jobs SET state = 'x'", "DELETE FROM jobs"])
+def test_what_is_booked_of_a_row_that_is_damaged_is_what_was_known(
+    enter: Callable[..., Owner], path: Path, damage: str
+) -> None:
+    """Who books facts where no state can be read writes what he knew, and not that the job failed; no row, no job."""
+    sleeper, _ = stolen(enter)
+    sleeper.look()
+    sql(path, damage)
+    assert sleeper.move(response_id="resp_1") is False
+    states = [(found.status, found.failure, found.response_id) for found in enter("third").mirror.snapshot()]
+    assert states == [(JobStatus.STARTED, None, "resp_1")] * damage.startswith("UPDATE")
+    assert [found.status for found in sleeper.mirror.snapshot()] == [JobStatus.STARTED] * len(states)
+
+
 def test_what_cannot_be_written_changes_nothing(enter: Callable[..., Owner]) -> None:
     """A record that is no JSON is a ValueError before anything is done, and others in the transaction go on."""
     one = enter("one")
@@ -611,6 +636,19 @@ def test_a_job_that_is_made_anew_is_another_one(enter: Callable[..., Owner]) -> 
     one.look()
     assert (one.get().status, one.mirror.holds("a"), other.mirror.holds("a")) == (JobStatus.STARTED, False, True)
     assert not one.do("replace", dataclasses.replace(one.get(), waiting="x"))
+
+
+def test_epochs_count_the_owners(enter: Callable[..., Owner], path: Path) -> None:
+    """Each owner has an epoch of his own, one above the last; no later job of that id begins in one of them."""
+    sleeper, thief = stolen(enter)
+    sleeper.beat(PATIENCE + 1)
+    assert sleeper.mirror.holds("a")
+    assert (sleeper.get().epoch, sql(path, "SELECT epoch FROM jobs")) == (3, [(3,)])
+    thief.look()
+    thief.do("remove", "a")
+    thief.do("insert", record())
+    sleeper.look()
+    assert (sleeper.mirror.holds("a"), thief.mirror.holds("a")) == (False, True)
 
 
 def test_an_end_that_was_told_stays(enter: Callable[..., Owner]) -> None:
