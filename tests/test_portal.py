@@ -13,11 +13,13 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from o3pro_bg import _portal
+from o3pro_bg import _forks, _portal
 from o3pro_bg._portal import LoopThread
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
@@ -161,8 +163,33 @@ async def test_a_call_inside_a_running_loop_warns_once(portal: LoopThread) -> No
     """It works, and says once that it blocks the loop."""
     with pytest.warns(RuntimeWarning, match="use AsyncBackgroundHandler there") as caught:
         assert portal.call(answer, 1) == 1
-    assert len(caught) == 1
+    assert [warning.filename for warning in caught] == [__file__]
     assert portal.call(answer, 2) == 2
+
+
+async def test_a_stop_inside_a_running_loop_warns_where_it_waits(portal: LoopThread) -> None:
+    """A stop that waits for the thread blocks the loop it is made in, and says so; one that finds it ended does not."""
+    ended = LoopThread(farewell)
+    for each in (portal, ended):
+        each.submit(answer, 1)
+    await asyncio.to_thread(ended.stop, 0)
+    ended.stop(0)
+    with pytest.warns(RuntimeWarning, match="use AsyncBackgroundHandler there") as caught:
+        portal.stop(0)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_nothing_is_kept_of_what_is_done(portal: LoopThread) -> None:
+    """What a coroutine answered goes with whoever asked for it."""
+
+    class Answer:
+        pass
+
+    async def make() -> Answer:
+        return Answer()
+
+    gone = weakref.ref(portal.call(make))
+    until(lambda: (gc.collect(), gone())[1] is None)
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
@@ -243,10 +270,12 @@ def test_a_loop_that_answers_is_not_blocked(
         raise TimeoutError("mine")
 
     assert portal.call(late, 0.1) == 42
-    with pytest.raises(TimeoutError, match="mine"):
-        portal.call(times_out)
-    portal.stop(0)
     assert portal._server is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(portal._server, "mind", lambda: 1 / 0)
+        with pytest.raises(TimeoutError, match="mine"):
+            portal.call(times_out)
+    portal.stop(0)
     portal._server.mind()
     assert not caplog.records
 
@@ -495,6 +524,21 @@ def test_a_portal_that_nobody_holds_ends_its_thread() -> None:
 # --- the end of the interpreter, and forks ----------------------------------------------------------------------
 
 
+def test_at_exit_nothing_rings_before_the_farewell(monkeypatch: pytest.MonkeyPatch, portal: LoopThread) -> None:
+    """A portal that is still held as the interpreter exits is not rung then as one that nobody holds."""
+    kept: list[Any] = []
+    real = weakref.finalize
+
+    def finalize(*args: Any) -> Any:
+        kept.append(real(*args))
+        return kept[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weakref, "finalize", finalize)
+        portal.call(answer, 1)
+    assert [each.atexit for each in kept] == [False]
+
+
 def test_all_loops_end_together_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every bell is rung before any thread is waited for, so that the farewells take their time side by side."""
     monkeypatch.setattr(_portal, "_SERVERS", set())
@@ -513,9 +557,29 @@ def test_all_loops_end_together_at_exit(monkeypatch: pytest.MonkeyPatch) -> None
     assert not _portal._SERVERS
 
 
+def test_those_who_are_waited_for_at_exit_share_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are rung for an exit; each is waited for as long as those before him have left, and the late not at all."""
+    now, rung, waits = [100.0], [], []
+
+    class Server:
+        def ring(self, grace: float, *, at_exit: bool) -> None:
+            rung.append((grace, at_exit))
+
+        def join(self, seconds: float) -> None:
+            waits.append(seconds)
+            now[0] += 2.0
+
+    monkeypatch.setattr(_portal, "_SERVERS", {Server() for _ in range(3)})
+    monkeypatch.setattr(_portal, "_EXIT_GRACE", 3.0)
+    monkeypatch.setattr(_portal, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    _portal._say_farewell()
+    assert rung == [(3.0, True)] * 3
+    assert waits == [3.0, 1.0, 0.0]
+
+
 SCRIPT = """
 import asyncio, os, sys, threading
-from o3pro_bg import _portal
+from o3pro_bg import _forks, _portal
 from o3pro_bg._portal import LoopThread
 from o3pro_bg.errors import HandlerClosed
 
@@ -660,8 +724,27 @@ def test_a_forked_process_has_no_part_in_the_loops(monkeypatch: pytest.MonkeyPat
     assert (kept, _portal._SERVERS) == ([server], set())
 
 
+def test_a_forked_process_waits_for_no_lock(monkeypatch: pytest.MonkeyPatch, portal: LoopThread) -> None:
+    """Who uses a loop from before the fork is refused, though its lock was taken then, and nobody gives it back."""
+    portal.call(answer, 1)
+    with monkeypatch.context() as patch, portal._lock:
+        patch.setattr(portal._server, "_pid", 0)
+        with pytest.raises(HandlerClosed):
+            Caller(lambda: portal.submit(answer, 1)).outcome()
+
+
+def test_a_fork_waits_for_what_the_loop_imports(monkeypatch: pytest.MonkeyPatch, portal: LoopThread) -> None:
+    """What the first job needs is imported before it comes, as a whole: a child would inherit half an import."""
+    imported: list[tuple[str, bool]] = []
+    lock: Any = _forks._WHOLE[0]
+    monkeypatch.setattr(_portal, "import_module", lambda name: imported.append((name, lock._is_owned())))
+    portal.call(answer, 1)
+    assert imported == [("anyio._backends._asyncio", True)]
+
+
 def test_a_thread_that_cannot_start_is_a_closed_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the interpreter starts no thread any more, the caller is told, and no loop is left open."""
+    """Where the interpreter starts no thread any more, the caller is told, and no loop is left open, or waited for."""
+    monkeypatch.setattr(_portal, "_SERVERS", set())
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -671,9 +754,29 @@ def test_a_thread_that_cannot_start_is_a_closed_handler(monkeypatch: pytest.Monk
         with pytest.raises(HandlerClosed):
             LoopThread(farewell).submit(answer, 1)
     gc.collect()  # an open loop would warn now
+    assert not _portal._SERVERS
 
 
-def test_at_exit_the_loop_runs_inline_what_a_thread_pool_would_refuse() -> None:
+def test_at_exit_the_loop_runs_what_a_thread_pool_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A farewell as the interpreter exits has its host names looked up all the same: on the loop's own thread."""
+    monkeypatch.setattr(_portal, "_SERVERS", set())
+    monkeypatch.setattr(_portal, "_EXIT_GRACE", PATIENCE)
+    ran: list[int] = []
+
+    async def look_up(grace: float) -> None:
+        ran.append(await asyncio.get_running_loop().run_in_executor(None, threading.get_ident))
+
+    portals = [LoopThread(look_up) for _ in range(2)]
+    for portal in portals:
+        portal.call(answer, 1)
+    portals[0].stop(0)
+    thread_of(portals[0]).join(PATIENCE)
+    _portal._say_farewell()
+    assert ran[0] != thread_of(portals[0]).ident
+    assert ran[1] == thread_of(portals[1]).ident
+
+
+def test_what_runs_inline_is_done_at_once() -> None:
     """What would go to a thread pool runs at once, and its failure is its future's."""
     inline = _portal._Inline()
     assert inline.submit(divmod, 7, 2).result(0) == (3, 1)
@@ -681,8 +784,13 @@ def test_at_exit_the_loop_runs_inline_what_a_thread_pool_would_refuse() -> None:
 
 
 def test_a_portal_that_is_stopped_while_its_thread_is_made_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal handler that stops a portal in the middle of its first use leaves no thread behind."""
-    portal = LoopThread(farewell)
+    """A signal handler that stops a portal in the middle of its first use leaves no thread, and no time, behind."""
+    said: list[float] = []
+
+    async def say(grace: float) -> None:
+        said.append(grace)
+
+    portal = LoopThread(say)
     start = threading.Thread.start
     threads: list[threading.Thread] = []
 
@@ -697,3 +805,4 @@ def test_a_portal_that_is_stopped_while_its_thread_is_made_ends_it(monkeypatch: 
             portal.submit(answer, 1)
     threads[0].join(PATIENCE)
     assert not threads[0].is_alive()
+    assert said == [0]
