@@ -220,6 +220,16 @@ def test_late_requests_in_the_queue_are_refused(
     assert enter().snapshot() == []
 
 
+def test_who_waits_as_the_thread_ends_is_refused() -> None:
+    """Whatever still lies in the inbox of a thread that ends is refused, all of it, and nobody waits for it."""
+    inbox = Inbox()
+    waiting = [writer.Operation(Journal.refresh) for _ in range(3)]
+    assert [inbox.put(each) for each in waiting] == [True] * 3
+    inbox.shut("it is closed")
+    assert [sentence(each.future) for each in waiting] == ["it is closed"] * 3
+    assert not inbox.put(waiting[0])
+
+
 def test_who_comes_as_the_thread_ends_is_refused(
     enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -422,6 +432,31 @@ def test_a_store_rests_while_its_process_forks(path: Path) -> None:
     writer._have_rest()
     writer._go_on()
     of(store.close())
+    assert store._inbox not in writer._AT_WORK, "nobody would ever tell that it rests"
+
+
+class Over(threading.Event):
+    """The end of a fork, which tells that somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_awaited = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.is_awaited.set()
+        return super().wait(timeout)
+
+
+def test_a_rest_lasts_as_long_as_the_fork(path: Path) -> None:
+    """Who forks is told as soon as the file is closed, and the writer stands still until the fork is over."""
+    store, begun, over = SqliteStore(path), threading.Event(), Over()
+    of(store.open(ENDPOINT, len))
+    store._inbox.put(writer.Operation(writer._rest, begun, over))
+    assert begun.wait(SOON)
+    assert over.is_awaited.wait(SOON)
+    assert place.identity(str(path)) not in place._OPEN
+    over.set()
+    of(store.close())
 
 
 def test_a_fork_that_is_over_needs_no_rest(path: Path) -> None:
@@ -587,9 +622,11 @@ def test_all_that_waits_is_one_transaction(
     """While the thread is at work everything gathers, and is then one transaction, however much it is."""
     store = enter()
     with Stalled(store, monkeypatch):
+        looked = store.refresh()
         changes: list[Future[Any]] = [store.insert(record(str(number))) for number in range(500)]
         changes += [store.replace(record(str(number), waiting="x")) for number in range(500)]
         changes += [store.wish(str(number), 5.0) for number in range(500)]
+    of(looked)
     for change in changes:
         assert of(change)
     assert sql(path, "SELECT seq FROM meta") == [(1,)]
@@ -842,15 +879,19 @@ def test_newer_news_take_the_place_of_what_waits(
 
 
 def test_insert_during_trouble_comes_after_the_removal(
-    enter: Callable[..., SqliteStore], path: Path, monkeypatch: pytest.MonkeyPatch
+    enter: Callable[..., SqliteStore], path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A key that is freed by a removal which waits to be written is free for the next insert."""
+    """A key is free as soon as its job is removed, though the removal waits to be written, of which the log tells."""
     monkeypatch.setattr("o3pro_bg._sqlite.writer._PULSE", 60.0)
     store = enter(busy=0.1, lease=600)
     of(store.insert(record("a", key="k")))
     with locked(path):
         sentence(store.remove("a"))
-    assert of(store.insert(record("b", key="k"))).job_id == "b"
+        assert [entry.levelname for entry in caplog.records] == ["WARNING"]
+    with Stalled(store, monkeypatch):
+        looked, inserted = store.refresh(), store.insert(record("b", key="k"))
+    of(looked)
+    assert of(inserted).job_id == "b"
     assert ids(store) == ["b"]
 
 
