@@ -12,8 +12,9 @@ import sys
 import textwrap
 import threading
 import weakref
-from contextlib import AbstractContextManager, closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -188,6 +189,18 @@ def test_close_leaves_one_tidy_file(enter: Callable[..., SqliteStore], path: Pat
     assert sql(path, "SELECT * FROM owners") == []
     until(lambda: "o3pro_bg store" not in {thread.name for thread in threading.enumerate()})
     of(store.close())
+
+
+def test_who_waits_for_the_file_cannot_take_it_back(path: Path) -> None:
+    """Whoever waits for an open or a close, and is cancelled, cancels neither: the thread tells of both."""
+    store = SqliteStore(path)
+    opened = store.open(ENDPOINT, len)
+    closed = store._closed
+    assert not opened.cancel()
+    assert not closed.cancel()
+    of(opened)
+    of(store.close())
+    assert closed is store.close()
 
 
 def test_what_was_asked_before_the_close_is_done(enter: Callable[..., SqliteStore]) -> None:
@@ -457,6 +470,25 @@ def test_a_rest_lasts_as_long_as_the_fork(path: Path) -> None:
     assert place.identity(str(path)) not in place._OPEN
     over.set()
     of(store.close())
+
+
+def test_those_who_rest_share_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork waits for each file as long as those before it have left, and at last not at all."""
+    now, waits = [100.0], []
+
+    class Begun(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            now[0] += 2.0
+            return False
+
+    monkeypatch.setattr(writer, "_AT_WORK", {Inbox() for _ in range(3)})
+    monkeypatch.setattr(writer, "_FORK_PATIENCE", 3.0)
+    monkeypatch.setattr(writer, "Event", Begun)
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    writer._have_rest()
+    writer._go_on()
+    assert waits == [3.0, 1.0, 0.0]
 
 
 def test_a_fork_that_is_over_needs_no_rest(path: Path) -> None:
@@ -863,19 +895,37 @@ def test_removal_that_can_never_be_written_stops_nothing_else(
     until(lambda: sql(path, "SELECT job_id FROM jobs ORDER BY number") == [("c",), ("d",)])
 
 
+@pytest.mark.parametrize("is_end", [True, False], ids=["the end", "on the way"])
 def test_newer_news_take_the_place_of_what_waits(
-    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch, is_end: bool
 ) -> None:
     """What could not be written is not written over what came after it."""
     store = enter()
     of(store.insert(record()))
     disk = Unwritable("old", monkeypatch)
     sentence(store.replace(dataclasses.replace(get(store), model="old")))
-    of(store.replace(ended(get(store), "new", model="new")))
+    newer = dataclasses.replace(get(store), model="new")
+    of(store.replace(ended(newer, "new") if is_end else newer))
     disk.is_full = False
     of(store.insert(record("b")))
     of(store.close())
-    assert (get(enter()).answer, get(enter()).model) == ("new", "new")
+    assert (get(enter()).answer, get(enter()).model) == ("new" if is_end else None, "new")
+
+
+def test_who_asks_waits_for_one_try(enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written is told after it was tried once, for a try may take seconds."""
+    monkeypatch.setattr("o3pro_bg._sqlite.writer._PULSE", 60.0)
+    store = enter(lease=600)
+    tries: list[Journal] = []
+
+    def fail(journal: Journal) -> AbstractContextManager[None]:
+        tries.append(journal)
+        raise StoreError("locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "transaction", fail)
+        assert sentence(store.insert(record())) == "locked"
+        assert len(tries) == 1
 
 
 def test_insert_during_trouble_comes_after_the_removal(
@@ -942,24 +992,39 @@ def test_close_that_cannot_release_loses_nothing(enter: Callable[..., SqliteStor
     until(lambda: other.holds("a"))
 
 
+@pytest.mark.parametrize("jobs", [["a"], []], ids=["with a job", "idle"])
 def test_trouble_with_looking_is_told_once(
-    enter: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    enter: Callable[..., SqliteStore],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    jobs: list[str],
 ) -> None:
-    """A file that cannot be read for a while is told once, and once that it can be again."""
+    """A file that cannot be read is told once, and once that it can be again: by the next beat, or what is written."""
     store = enter()
+    for job_id in jobs:
+        of(store.insert(record(job_id)))
+    levels: list[str] = []
+    tries: list[object] = []
+
+    def fail(*args: object) -> tuple[int, int]:
+        tries.append(args)
+        raise StoreError("gone")
+
     with caplog.at_level(logging.INFO, logger="o3pro_bg"):
-        with monkeypatch.context() as patch:
-            tries: list[object] = []
-
-            def fail(*args: object) -> tuple[int, int]:
-                tries.append(args)
-                raise StoreError("gone")
-
-            patch.setattr("o3pro_bg._sqlite.jobfile.JobFile.counters", fail)
-            until(lambda: len(tries) > 3)
-            assert sentence(store.refresh()) == "gone"
-        of(store.insert(record()))
-    assert [entry.levelname for entry in caplog.records] == ["WARNING", "INFO"]
+        for again in "bc":
+            with monkeypatch.context() as patch:
+                tries.clear()
+                patch.setattr("o3pro_bg._sqlite.jobfile.JobFile.counters", fail)
+                until(lambda: len(tries) > 3)
+                levels.append("WARNING")
+                assert [entry.levelname for entry in caplog.records] == levels
+                assert sentence(store.refresh()) == "gone"
+            levels.append("INFO")
+            if not jobs:
+                of(store.insert(record(again)))
+                assert [entry.levelname for entry in caplog.records] == levels
+            until(lambda: len(caplog.records) >= len(levels))
+    assert [entry.levelname for entry in caplog.records] == levels
 
 
 # --- others -----------------------------------------------------------------------------------------------------
@@ -1009,6 +1074,39 @@ def test_who_is_told_may_fail(enter: Callable[..., SqliteStore], caplog: pytest.
     until(lambda: len(told) > 1)
     assert "who was told of changes in the job store raised ValueError" in caplog.text
     assert "the question" not in caplog.text
+
+
+def test_owners_beat_at_their_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a writer looks around, he beats once in each pace, as soon as it is over."""
+    now, beats = [100.0], []
+    acts = {"glance": nullcontext, "beat": lambda: beats.append(now[0]), "wipe": lambda: None, "awaits": True}
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    settings = writer.Settings("", "", "", keep_text=True, pace=0.5, busy=5.0)
+    owner = writer._Writer(settings, Inbox(), cast("Any", SimpleNamespace(**acts)), cast("Any", None))
+    for _ in range(9):
+        owner._look_around()
+        now[0] += 0.125
+    assert beats == [100.0, 100.5, 101.0]
+
+
+def test_a_writer_waits_until_his_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever puts nothing into the inbox is waited for until the next look around is due, and not beyond."""
+    now, waits, looks = [100.0], [], []
+    acts = {"glance": nullcontext, "awaits": False, "wipe": lambda: looks.append(now[0])}
+
+    def take(seconds: float) -> list[object]:
+        waits.append(seconds)
+        return []
+
+    inbox = SimpleNamespace(take=take)
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    settings = writer.Settings("", "", "", keep_text=True, pace=0.125, busy=5.0)
+    owner = writer._Writer(settings, cast("Any", inbox), cast("Any", SimpleNamespace(**acts)), cast("Any", None))
+    for seconds in (0.0, 0.0625, 5.0):
+        now[0] += seconds
+        owner._turn()
+    assert waits == [0.0, 0.0625, 0.0]
+    assert looks == [100.0, 105.0625]
 
 
 def test_owners_beat_while_there_is_something_to_hold(
