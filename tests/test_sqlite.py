@@ -155,6 +155,7 @@ def test_lease_that_is_none_is_refused(path: Path, lease: float) -> None:
     """A lease in which nobody could show that he lives, or one without an end, is refused at once."""
     with pytest.raises(ValueError, match=r"lease= must be a number of seconds, 0\.1 at least"):
         SqliteStore(path, lease=lease)
+    assert SqliteStore(path, lease=0.1).durable
 
 
 def test_the_next_store_has_it_all(enter: Callable[..., SqliteStore]) -> None:
@@ -312,6 +313,23 @@ def test_store_that_nobody_holds_closes_itself(path: Path) -> None:
     assert gone() is None
     until(lambda: "o3pro_bg store" not in {thread.name for thread in threading.enumerate()})
     assert sql(path, "SELECT owner FROM jobs") == [(None,)]
+
+
+def test_a_store_that_is_held_at_exit_is_not_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the interpreter exits, the farewell of whoever holds a store still writes in it: it is not closed before."""
+    kept: list[Any] = []
+    real = weakref.finalize
+
+    def finalize(*args: Any) -> Any:
+        kept.append(real(*args))
+        return kept[0]
+
+    store = SqliteStore(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(weakref, "finalize", finalize)
+        of(store.open(ENDPOINT, len))
+    assert [each.atexit for each in kept] == [False]
+    of(store.close())
 
 
 def test_forked_process_leaves_a_forgotten_store_alone() -> None:
@@ -1089,8 +1107,9 @@ def test_owners_beat_at_their_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     assert beats == [100.0, 100.5, 101.0]
 
 
-def test_a_writer_waits_until_his_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever puts nothing into the inbox is waited for until the next look around is due, and not beyond."""
+@pytest.mark.parametrize(("pace", "pulse"), [(0.125, 0.125), (600.0, 0.2)])
+def test_a_writer_waits_until_his_next_look(monkeypatch: pytest.MonkeyPatch, pace: float, pulse: float) -> None:
+    """Who asks for nothing is waited for until the next look around is due, and that is after 0.2 s at the latest."""
     now, waits, looks = [100.0], [], []
     acts = {"glance": nullcontext, "awaits": False, "wipe": lambda: looks.append(now[0])}
 
@@ -1100,12 +1119,12 @@ def test_a_writer_waits_until_his_next_look(monkeypatch: pytest.MonkeyPatch) -> 
 
     inbox = SimpleNamespace(take=take)
     monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    settings = writer.Settings("", "", "", keep_text=True, pace=0.125, busy=5.0)
+    settings = writer.Settings("", "", "", keep_text=True, pace=pace, busy=5.0)
     owner = writer._Writer(settings, cast("Any", inbox), cast("Any", SimpleNamespace(**acts)), cast("Any", None))
     for seconds in (0.0, 0.0625, 5.0):
         now[0] += seconds
         owner._turn()
-    assert waits == [0.0, 0.0625, 0.0]
+    assert waits == pytest.approx([0.0, pulse - 0.0625, 0.0])
     assert looks == [100.0, 105.0625]
 
 
