@@ -218,6 +218,20 @@ def test_row_that_is_gone_is_a_job_that_is_gone(enter: Callable[..., Owner], pat
     assert one.do("remove", "a") is True
 
 
+def test_a_removal_is_of_that_job_alone(enter: Callable[..., Owner]) -> None:
+    """Who removes a job twice removes no other, such as one whose row has the number that was free; nor is it news."""
+    one, other = enter("one"), enter("other")
+    one.do("insert", record("a"))
+    other.look()
+    one.do("remove", "a")
+    one.do("insert", record("b"))
+    one.do("remove", "a")
+    assert other.look() == {"a", "b"}
+    assert [found.job_id for found in other.mirror.snapshot()] == ["b"]
+    one.do("remove", "b")
+    assert other.look() == {"b"}
+
+
 # --- holding ----------------------------------------------------------------------------------------------------
 
 
