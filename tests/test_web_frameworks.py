@@ -122,13 +122,15 @@ async def test_handler_is_that_of_the_loop() -> None:
 
 
 DJANGO = """
+import logging
 import os
 import django
 from django.conf import settings
 from django.http import HttpResponse
 from django.urls import path
 
-settings.configure(ROOT_URLCONF="site_of_it", SECRET_KEY="x", ALLOWED_HOSTS=["*"])
+logging.basicConfig(level=logging.ERROR)  # so that whatever a view raises is seen
+settings.configure(ROOT_URLCONF="site_of_it", SECRET_KEY="x", ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None)
 django.setup()
 import views  # README's
 
@@ -189,14 +191,14 @@ def test_django_workers_share_a_store(shop: Path, service: Emulator) -> None:
 
         def have_both_started() -> bool:
             answer = server.ask("POST", "/jobs", "question=Why%3F")
-            assert answer.status == 202, answer
+            assert answer.status == 202, (answer, server.said())
             jobs[answer.json["job_id"]] = answer.headers["x-pid"]
             return len({*jobs.values()}) == 2
 
         def have_both_told() -> bool:
             for job_id in jobs:
                 answer = server.ask("GET", f"/jobs/{job_id}")
-                assert answer.status == 200, answer
+                assert answer.status == 200, (answer, server.said())
                 if answer.json["success"]:
                     told.setdefault(job_id, set()).add(answer.headers["x-pid"])
             return all(len(told.get(job_id, ())) == 2 for job_id in jobs)
