@@ -671,7 +671,7 @@ def test_the_verbs() -> None:
     """The command has these verbs."""
     assert verbs() == [
         "ask", "submit", "status", "result", "list", "watch", "cancel", "rm", "prune", "attach", "batch", "doctor",
-        "demo", "emulator", "completion",
+        "serve", "demo", "emulator", "completion",
     ]  # fmt: skip
 
 
