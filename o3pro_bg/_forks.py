@@ -18,7 +18,7 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_PATIENCE: Final = 5.0  # seconds that a fork waits for what is done as a whole
+_PATIENCE: Final = 60.0  # seconds that a fork waits for what is done as a whole: a child with a half of it hangs
 
 _WHOLE: Final = [threading.RLock()]
 _HOLDERS: Final[list[int]] = []  # the thread that forks, if it did not have to wait for too long

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import re
 import time
 import weakref
@@ -117,6 +118,7 @@ class O3ProClient:
     def _make_whole_remote(self, token: EntraToken | None) -> ResponsesRemote:
         """Make a remote, and no fork meanwhile: a child would wait for ever for the import that it has half of."""
         with whole():
+            platform.platform()  # which the SDK asks, and for which Python 3.11 holds a lock while another program runs
             return self._make_remote(token)
 
     def _make_remote(self, token: EntraToken | None) -> ResponsesRemote:
