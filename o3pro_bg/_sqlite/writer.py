@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 _MOVES: Final = (Journal.replace, Journal.remove)
 
-_FORK_PATIENCE: Final = 1.0  # seconds that a fork waits for files to be closed
+_FORK_PATIENCE: Final = 5.0  # seconds that a fork waits for files to be closed, however busy the machine is
 _PULSE: Final = 0.2  # seconds between two looks at what other processes did
 
 
