@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OURS: Final = ("background", "store", "stream", "stream_options", "input", "model")
 _METADATA_PAIRS: Final = 16
 _LONGEST_KEY: Final = 512  # characters
-_ROOM: Final = 200  # levels by which options could be deeper: they are written again where the stack is fuller
+_DEEPEST: Final = 600  # levels of options: they are written again where the stack is fuller
 HIGHEST_PRIORITY: Final = 1_000_000
 
 
@@ -108,11 +108,21 @@ def _checked(options: Mapping[str, Any], config: O3ProConfig) -> dict[str, Any]:
     if not whole:
         return {}
     try:
-        for _ in range(_ROOM):
-            whole = [whole]
-        return dict(json.loads(json.dumps(whole, ensure_ascii=False, allow_nan=False)[_ROOM:-_ROOM].encode()))
+        plain = dict(json.loads(json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()))
     except (TypeError, ValueError, RecursionError):
         raise Refused("option_unencodable") from None
+    if _is_deep(plain):
+        raise Refused("option_unencodable")
+    return plain
+
+
+def _is_deep(options: dict[str, Any]) -> bool:
+    """Tell whether plain JSON values have more levels than are taken, whatever this Python could write."""
+    level: list[Any] = [options]
+    for _ in range(_DEEPEST):
+        parts = [part for part in level if isinstance(part, dict | list)]
+        level = [inner for part in parts for inner in (part.values() if isinstance(part, dict) else part)]
+    return bool(level)
 
 
 def _check_metadata(metadata: object, room: int) -> None:
