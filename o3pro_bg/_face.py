@@ -123,7 +123,7 @@ class Face(Reborn):
         request = admit(
             self.client.config, question, effort, timeout, options, dedupe_key=dedupe_key, priority=priority
         )
-        return self._new(request, secrets.token_hex(16), time.time())
+        return self._new(request, secrets.token_hex(16))
 
     def _check_ready(self) -> None:
         """Raise `Refused` where no job can be taken on."""
@@ -148,7 +148,6 @@ class Face(Reborn):
             "job_id": uuid.uuid5(uuid.NAMESPACE_URL, response).hex,  # whoever attaches, in whatever process
             "response_id": response,
             "effort": effort,
-            "created_at": time.time(),
         }
         if is_token(response):
             facts = from_token(response)
@@ -158,14 +157,18 @@ class Face(Reborn):
             if known.response_id == facts["response_id"] and known.failure is None:
                 return known
         request = JobRequest(question, facts["effort"], config.deployment, endpoint=config.resource)
-        return self._new(request, facts["job_id"], facts["created_at"], facts["response_id"])
+        return self._new(request, facts["job_id"], facts["response_id"], facts.get("created_at"))
 
     def _is_known(self, record: JobRecord) -> bool:
         return self._store.get(record.job_id) is record
 
-    def _new(self, request: JobRequest, job_id: str, created_at: float, response_id: str | None = None) -> JobRecord:
-        started = self._ledger.clock() - max(time.time() - created_at, 0.0)
-        return JobRecord(job_id, request, created_at, started, response_id=response_id)
+    def _new(
+        self, request: JobRequest, job_id: str, response_id: str | None = None, created_at: float | None = None
+    ) -> JobRecord:
+        """Answer the record of a job that begins now, or began then; the clock may have been set back since."""
+        now = time.time()
+        started = self._ledger.clock() - max(now - (created_at or now), 0.0)
+        return JobRecord(job_id, request, created_at or now, started, response_id=response_id)
 
     def _insert(self, record: JobRecord) -> Future[JobRecord]:
         self._engine.expected.add(record.job_id)
