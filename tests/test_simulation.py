@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CHUNK = 50
 MEMORY, DISK = 2400, 300  # seeds
 ENOUGH = 400  # seeds within which each planted bug is found
+# What is met in one of some hundred seeds is looked for where it does not take long: asyncio's own order decides where.
+RARE = 900 if sys.version_info >= (3, 14) else 250
 
 
 @pytest.mark.parametrize("first", range(0, MEMORY, CHUNK))
@@ -201,7 +203,7 @@ def send_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
         (hold_no_slots, False, 0),
         (lose_a_job, False, 0),
         (take_over_nothing, True, 0),
-        (release_what_was_known_before, True, 250),  # one in some hundred seeds: here it does not take long
+        (release_what_was_known_before, True, RARE),
         (send_before_it_is_written, True, 0),
     ],
 )

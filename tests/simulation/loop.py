@@ -10,6 +10,7 @@ which of them comes first. What has become ready in one turn never overtakes tha
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections import deque
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeVarTuple
@@ -74,13 +75,15 @@ class Process:
 
     def bury(self) -> None:
         """Close what was killed, so that nothing complains of it later."""
-        for task in self.tasks:
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                try:
-                    task.get_coro().close()
-                except BaseException:  # noqa: S112 - the dead do not complain
-                    continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what was about to be awaited
+            for task in self.tasks:
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    try:
+                        task.get_coro().close()
+                    except BaseException:  # noqa: S112 - the dead do not complain
+                        continue
 
 
 class _Ready:
