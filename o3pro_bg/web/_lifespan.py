@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "o3pro_bg"
 """What the handler is known by where nothing else is said."""
-_GRACE: Final = 1.5  # seconds for the handler to close: servers are killed when they take long
+_GRACE: Final = 1.2  # seconds for the handler to close: servers are killed when they take long
 _DESKS: Final[dict[tuple[asyncio.AbstractEventLoop, str], Desk]] = {}
 
 
@@ -40,7 +40,7 @@ def lifespan(
     `lifespan(client)(app)` with `async with`. It provides the handler, as `request.state.o3pro_bg` in Starlette and
     FastAPI, and `app()` finds it by the loop that both run on.
 
-    When the server ends, the handler is closed within about 1.5 seconds: with a `store` its jobs are left running at
+    When the server ends, the handler is closed within about 1.2 seconds: with a `store` its jobs are left running at
     the service, and the next process goes on with them.
 
     Args:
