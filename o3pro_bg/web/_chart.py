@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SPANS: Final = (600, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600)  # seconds that it may show
 _LEVELS: Final = (1, 10, 60, 600, 3600, 36000, 360000)  # seconds at which a line may be drawn
-_MOST: Final = 500  # jobs: more are no longer told apart
+_MOST: Final = 200  # jobs: more are hardly told apart, and each takes its time to draw
 _TOP, _BOTTOM = 16.0, 124.0  # pixels
 _LEFT, _RIGHT = 11.0, 98.0  # per cent of the width
 

@@ -151,7 +151,7 @@ async function catchUp() {
     isDue = false;
     const began = Date.now();
     await load(location.href).catch(lost);
-    await pause(3 * (Date.now() - began)); // a slow server is asked rarely
+    await pause(Math.max(900, 3 * (Date.now() - began))); // a slow server is asked rarely
   }
 }
 
