@@ -188,8 +188,12 @@ def test_metadata_has_room_for_our_tag() -> None:
 
 
 def test_options_may_be_deep() -> None:
-    """Options may be so deep that they can be written again where the stack is fuller."""
+    """Options may be so deep that they can be written again where the stack is fuller, and no deeper."""
     assert ask(tools=nested(500)).options["tools"] == nested(500)
+    assert ask(tools=nested(598)).options["tools"] == nested(598)
+    for levels in (599, 700):
+        with pytest.raises(Refused, match="option_unencodable"):
+            ask(tools=nested(levels))
 
 
 def test_efforts_come_from_the_configuration() -> None:
