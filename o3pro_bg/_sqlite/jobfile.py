@@ -204,8 +204,8 @@ class JobFile:
         found = found or self._do(_SELECT + "WHERE job_id = ?", job_id).fetchone()
         return row_from(*found) if found else None
 
-    def insert(self, row: Row, dedupe_key: str | None, request: str, owner: str, seq: int) -> int:
-        """Add a job that this owner holds, and answer its number."""
+    def insert(self, row: Row, dedupe_key: str | None, request: str, owner: str | None, seq: int) -> int:
+        """Add a job that this owner holds, if any, and answer its number."""
         state = str(row.state)
         values = (row.job_id, row.endpoint, dedupe_key, state, crc_of(row.job_id, state), row.ended)
         number = self._do(

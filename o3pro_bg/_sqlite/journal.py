@@ -39,7 +39,7 @@ _DAMAGED: Final = Failure("store_damaged")
 PATIENCE: Final = 6  # beats of ours in which an owner does not beat until he is taken for dead
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
     """A job as this process knows it: what the file has, or what could not be written yet."""
 
     record: JobRecord
@@ -64,6 +64,8 @@ class Journal:
         keep_text: Whether questions and answers are written.
     """
 
+    holds_new = True  # whether who inserts a job holds it
+
     def __init__(
         self, file: JobFile, mirror: Mirror, owner: str, endpoint: str, *, pace: float, keep_text: bool
     ) -> None:
@@ -75,9 +77,9 @@ class Journal:
         self._keep_text = keep_text
         self._seq = -(2**63)  # before every row, should even its number be damaged
         self._removals = 0
-        self._known: dict[str, _Known] = {}
-        self._steps: list[tuple[str, _Known | None]] = []  # of the transaction under way
-        self._changed: dict[str, _Known | None] = {}  # what they lead to
+        self._known: dict[str, Known] = {}
+        self._steps: list[tuple[str, Known | None]] = []  # of the transaction under way
+        self._changed: dict[str, Known | None] = {}  # what they lead to
         self._awaited: set[str] = set()  # jobs for which it matters who is alive
         self._silence: dict[str, tuple[int, int]] = {}  # of each owner: his beat, and for how many of ours
         self._news: set[str] = set()
@@ -153,11 +155,12 @@ class Journal:
             known = self._view(found.job_id)
             return self._read(found) if known is None else known.record
         epoch = self._seq + 1  # above that of any job which had this id before
-        row = self._row(_Known(record, 0, epoch, is_mine=True))
-        text = request_to_text(request, keep_text=self._keep_text)
-        number = self._file.insert(row, request.dedupe_key, text, self._owner, self._seq + 1)
+        known = Known(record, 0, epoch, is_mine=self.holds_new)
+        row, text = self._row(known), request_to_text(request, keep_text=self._keep_text)
+        owner = self._owner if self.holds_new else None
+        number = self._file.insert(row, request.dedupe_key, text, owner, self._seq + 1)
         self._file.beat(self._owner, self._pace)  # an owner of whom nobody knows, holds nothing
-        self._step(job_id, _Known(record, number, epoch, is_mine=True))
+        self._step(job_id, known._replace(number=number))
         return record
 
     def replace(self, record: JobRecord) -> bool:
@@ -219,16 +222,16 @@ class Journal:
                 self._step(job_id, known._replace(is_mine=False))
         self._file.bury(self._owner)
 
-    def _truth(self, known: _Known) -> _Known:
+    def _truth(self, known: Known) -> Known:
         """Answer the job as the file has it."""
         row = self._file.find(known.record.job_id, "", None)
         return known if row is None or row.state is None else known._replace(record=self._read(row))
 
-    def _step(self, job_id: str, known: _Known | None) -> None:
+    def _step(self, job_id: str, known: Known | None) -> None:
         self._steps.append((job_id, known))
         self._changed[job_id] = known
 
-    def _view(self, job_id: str) -> _Known | None:
+    def _view(self, job_id: str) -> Known | None:
         """Answer a job as it is inside the transaction under way."""
         if job_id in self._changed:
             return self._changed[job_id]
@@ -260,7 +263,7 @@ class Journal:
     def _absorb(self, row: Row) -> None:
         """Take over what another process wrote; of a job that is held here, what we cannot know."""
         before = self._known.get(row.job_id)
-        truth = _Known(self._read(row), row.number, row.epoch, is_mine=False)
+        truth = Known(self._read(row), row.number, row.epoch, is_mine=False)
         if before is not None and before.is_mine and before.epoch == row.epoch:
             record = replace(_booked(before.record, truth.record), cancel_requested_at=row.cancel_requested_at)
             truth = before._replace(record=record)
@@ -270,7 +273,7 @@ class Journal:
             self._put(row.job_id, truth)
             self._news.add(row.job_id)
 
-    def _put(self, job_id: str, known: _Known | None) -> None:
+    def _put(self, job_id: str, known: Known | None) -> None:
         if known is None:
             self._known.pop(job_id, None)
             self._awaited.discard(job_id)
@@ -282,17 +285,10 @@ class Journal:
         (self._awaited.add if is_awaited else self._awaited.discard)(job_id)
         self._mirror.show(known.record, is_held=known.is_mine)
 
-    def _row(self, known: _Known) -> Row:
-        record = known.record
-        return Row(
-            known.number,
-            record.job_id,
-            record.request.endpoint,
-            state_to_text(record, keep_text=self._keep_text),
-            record.status.is_terminal,
-            record.cancel_requested_at,
-            known.epoch,
-        )
+    def _row(self, known: Known) -> Row:
+        record, text = known.record, state_to_text(known.record, keep_text=self._keep_text)
+        endpoint, ended, wish = record.request.endpoint, record.status.is_terminal, record.cancel_requested_at
+        return Row(known.number, record.job_id, endpoint, text, ended, wish, known.epoch)
 
     def _read(self, row: Row) -> JobRecord:
         """Answer the record of a row; a damaged one is a job that failed by that, here and not in the file."""
@@ -334,7 +330,7 @@ def is_dead(owner: str) -> bool:
     return is_gone(owner.partition(" ")[2])
 
 
-def _merged(before: _Known, record: JobRecord) -> tuple[_Known, bool]:
+def _merged(before: Known, record: JobRecord) -> tuple[Known, bool]:
     """
     Answer what is to be kept of a record that shall take the place of another, and whether that is the record itself.
 

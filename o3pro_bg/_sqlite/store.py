@@ -13,7 +13,7 @@ from o3pro_bg._figures import is_figure
 from o3pro_bg._sqlite.journal import PATIENCE, Journal
 from o3pro_bg._sqlite.mirror import Mirror
 from o3pro_bg._sqlite.place import absolute, process_mark
-from o3pro_bg._sqlite.writer import Inbox, Operation, Settings, serve
+from o3pro_bg._sqlite.writer import Inbox, Operation, Settings, of_file, serve
 from o3pro_bg._stores import done
 from o3pro_bg.errors import StoreError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from o3pro_bg._records import JobRecord
+    from o3pro_bg._sqlite.writer import Begin
     from o3pro_bg._stores import Noticed
 
 T = TypeVar("T")
@@ -28,39 +29,26 @@ T = TypeVar("T")
 _SHORTEST: Final = 0.1  # seconds of a lease; in a shorter one, even the living do not get around to showing it
 
 
-class SqliteStore:
+class WrittenStore:
     """
-    Keeps the jobs in an SQLite file, which outlives the process, and which several processes of a machine may share.
-
-    Nothing is touched until a handler opens the store; one store serves one handler. The file is made for its owner
-    alone (mode 0600), as are directories that are missing (0700); modes of what exists are left alone. It stands on
-    a local disk, and beside it, while it is in use, stand its `-wal` and `-shm`: they belong to it.
-
-    Reads come from memory. Whatever changes something is written by one thread, which takes all that waits into one
-    transaction, with one disk sync. What another process does is seen after 0.2 seconds at the latest; looking for it
-    takes 0.15 % of a processor. While jobs are under way that this process holds or could take over, it shows six
-    times per lease that it lives, which writes one page and syncs nothing; when there are none, it writes nothing.
+    A store that one thread writes for all, who read from memory.
 
     Args:
-        path: The file; `~` stands for the home directory.
-        store_text: Whether questions, options and answers are written; else a hash of the question is, and a process
-            that did not get an answer itself has to fetch it from the service. A `dedupe_key` is written in any case.
-        lease: Seconds after which another process takes over the jobs of one that does not show that it lives, the
-            longer of their leases; 0.1 at least. Where Linux tells that it has ended, which it does not across
-            containers, a sixth of that is enough, and a store that is opened has its jobs at once.
-
-    Raises:
-        ValueError: `lease` is too short, or `path` none of a file, such as one in the home of a user who is not there.
+        place: Where the jobs are, as people are told of it.
+        begin: Opens that place, on the thread.
+        store_text: Whether questions, options and answers are written.
+        lease: Seconds after which the jobs of one that does not show that it lives are taken over.
     """
 
     durable = True
 
-    def __init__(self, path: str | os.PathLike[str], *, store_text: bool = True, lease: float = 3.0) -> None:
+    def __init__(self, place: str, begin: Begin, *, store_text: bool, lease: float) -> None:
         if not is_figure(lease) or lease < _SHORTEST:
             raise ValueError(f"lease= must be a number of seconds, {_SHORTEST} at least")
         if not isinstance(store_text, bool):  # "no" is true, and would keep texts
             raise TypeError("store_text= must be True or False")
-        self._path = absolute(path)
+        self._path = place
+        self._begin = begin
         self._store_text = store_text
         self._lease = lease
         self._busy = 5.0  # seconds to wait for another process's transaction
@@ -75,7 +63,7 @@ class SqliteStore:
 
     def __repr__(self) -> str:
         state = "open" if not self._absence() else "closed" if self._is_used.locked() else "not open"
-        return f"<SqliteStore {self._path!r}, {state}>"
+        return f"<{type(self).__name__} {self._path!r}, {state}>"
 
     def open(self, endpoint: str, noticed: Noticed, is_heard: Callable[[], bool] = lambda: True) -> Future[None]:
         """
@@ -92,7 +80,9 @@ class SqliteStore:
         self._closed.set_running_or_notify_cancel()
         self._noticed, self._is_heard = noticed, is_heard
         owner = f"{uuid.uuid4().hex} {process_mark()}"
-        settings = Settings(self._path, owner, endpoint, self._store_text, self._lease / PATIENCE, self._busy)
+        settings = Settings(
+            self._path, owner, endpoint, self._store_text, self._lease / PATIENCE, self._busy, self._begin
+        )
         # The thread does not hold the store, so one that nobody holds any more can go, and is closed then.
         facts = (settings, self._inbox, self._mirror, weakref.WeakMethod(self._notice), opened, self._closed)
         self._pid = os.getpid()
@@ -154,10 +144,6 @@ class SqliteStore:
             self._inbox.put(Operation(Journal.release))
         return self._closed
 
-    def again(self) -> SqliteStore:
-        """Answer a store of the same file, not opened yet."""
-        return SqliteStore(self._path, store_text=self._store_text, lease=self._lease)
-
     def _ask(self, verb: Callable[..., T], *args: Any) -> Future[T]:
         operation = Operation(verb, *args)
         why = self._absence()
@@ -192,6 +178,39 @@ class SqliteStore:
         if job_ids:
             self._noticed(job_ids)
         return self._is_heard()
+
+
+class SqliteStore(WrittenStore):
+    """
+    Keeps the jobs in an SQLite file, which outlives the process, and which several processes of a machine may share.
+
+    Nothing is touched until a handler opens the store; one store serves one handler. The file is made for its owner
+    alone (mode 0600), as are directories that are missing (0700); modes of what exists are left alone. It stands on
+    a local disk, and beside it, while it is in use, stand its `-wal` and `-shm`: they belong to it.
+
+    Reads come from memory. Whatever changes something is written by one thread, which takes all that waits into one
+    transaction, with one disk sync. What another process does is seen after 0.2 seconds at the latest; looking for it
+    takes 0.15 % of a processor. While jobs are under way that this process holds or could take over, it shows six
+    times per lease that it lives, which writes one page and syncs nothing; when there are none, it writes nothing.
+
+    Args:
+        path: The file; `~` stands for the home directory.
+        store_text: Whether questions, options and answers are written; else a hash of the question is, and a process
+            that did not get an answer itself has to fetch it from the service. A `dedupe_key` is written in any case.
+        lease: Seconds after which another process takes over the jobs of one that does not show that it lives, the
+            longer of their leases; 0.1 at least. Where Linux tells that it has ended, which it does not across
+            containers, a sixth of that is enough, and a store that is opened has its jobs at once.
+
+    Raises:
+        ValueError: `lease` is too short, or `path` none of a file, such as one in the home of a user who is not there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, store_text: bool = True, lease: float = 3.0) -> None:
+        super().__init__(absolute(path), of_file, store_text=store_text, lease=lease)
+
+    def again(self) -> SqliteStore:
+        """Answer a store of the same file, not opened yet."""
+        return SqliteStore(self._path, store_text=self._store_text, lease=self._lease)
 
 
 def _let_go(pid: int, inbox: Inbox) -> None:

@@ -28,10 +28,12 @@ from o3pro_bg.errors import StoreError
 if TYPE_CHECKING:
     import weakref
     from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
 
     from o3pro_bg._records import JobRecord
     from o3pro_bg._sqlite.mirror import Mirror
 
+    Begin = Callable[["Settings", Mirror], AbstractContextManager[Journal]]
     Notice = weakref.WeakMethod[Callable[[Collection[str]], bool]]
 
 
@@ -65,8 +67,9 @@ class Operation(Generic[T]):
 
     def run(self, journal: Journal) -> T | StoreError:
         """Answer what the journal answers, or why this operation alone cannot be carried out."""
+        verb = getattr(type(journal), self.verb.__name__, self.verb)  # a kind of journal may have a way of its own
         try:
-            return self.verb(journal, *self.args)
+            return verb(journal, *self.args)
         except StoreError:
             raise
         except ValueError:
@@ -166,18 +169,26 @@ getattr(os, "register_at_fork", dict)(  # no forks on Windows
 )
 
 
+@contextmanager
+def of_file(settings: Settings, mirror: Mirror) -> Iterator[Journal]:
+    """Open a file, or make it, for as long as its journal is needed."""
+    with closing(JobFile(settings.path, busy=settings.busy)) as file:
+        yield Journal(file, mirror, settings.owner, settings.endpoint, pace=settings.pace, keep_text=settings.keep_text)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """
     How a store is used.
 
     Attributes:
-        path: The file.
+        path: The place, as people are told of it.
         owner: This store's name among the owners of jobs.
         endpoint: The service whose free jobs are claimed.
         keep_text: Whether questions and answers are written.
         pace: Seconds between two beats.
         busy: Seconds to wait for another process's transaction.
+        begin: Opens the place where the jobs are, and answers its journal.
     """
 
     path: str
@@ -186,6 +197,7 @@ class Settings:
     keep_text: bool
     pace: float
     busy: float
+    begin: Begin = of_file
 
 
 def serve(
@@ -205,10 +217,7 @@ def serve(
     """
     outcome: StoreError | None = None
     try:
-        with closing(JobFile(settings.path, busy=settings.busy)) as file:
-            journal = Journal(
-                file, mirror, settings.owner, settings.endpoint, pace=settings.pace, keep_text=settings.keep_text
-            )
+        with settings.begin(settings, mirror) as journal:
             journal.open()
             opened.set_result(None)
             with at_rest_in_forks(inbox):
