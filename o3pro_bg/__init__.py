@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from o3pro_bg._dbos.engine import DbosEngine as DbosEngine
     from o3pro_bg._pacing import Pace as Pace
     from o3pro_bg._prices import PRICES as PRICES
     from o3pro_bg._prices import Price as Price
@@ -48,6 +49,7 @@ _HOMES = {
     "AsyncBackgroundHandler": "aio",
     "AsyncJob": "job",
     "BackgroundHandler": "handler",
+    "DbosEngine": "_dbos.engine",
     "Job": "job",
     "JobStatus": "_states",
     "O3ProClient": "client",

@@ -18,7 +18,7 @@ from o3pro_bg._link import Link
 from o3pro_bg._records import JobRecord, JobRequest
 from o3pro_bg._remote import RemoteTrouble
 from o3pro_bg._sentences import explain, say, shown
-from o3pro_bg._settings import PASSED_ON, Settings, check, store_from
+from o3pro_bg._settings import PASSED_ON, Settings, check, connects, store_from
 from o3pro_bg._shared import Shared
 from o3pro_bg._tokens import from_token, is_id, is_token
 from o3pro_bg._view import JobsView
@@ -56,7 +56,7 @@ class Face(Reborn):
         self._store_trouble: Exception | None = None
         self._delete_remote = settings.get("delete_remote", False)
         self._is_closed = False
-        vars(self).update(self._inside(store_from(settings.get("store"))))
+        vars(self).update(self._inside(store_from(settings)))
         inherits(self)
 
     def _inside(self, store: Store) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Face(Reborn):
         ledger = Ledger(store, retain=settings.get("retain"))
         passed_on: Any = {name: settings[name] for name in PASSED_ON if name in settings}
         shared = Shared(
-            Link(self.client.connect),
+            Link(connects(self.client, store)),
             ledger,
             cancel_on_close=on_close == "cancel",
             is_durable=store.durable,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict
 
 from o3pro_bg._figures import is_figure, is_positive
 from o3pro_bg._pacing import Pace
@@ -13,8 +13,19 @@ from o3pro_bg._prices import Price
 from o3pro_bg._stores import MemoryStore
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from o3pro_bg._remote import Client, Remote
     from o3pro_bg._sentences import Language
     from o3pro_bg._stores import Store
+
+
+class Machines(Protocol):
+    """What has jobs lived on many machines, as `DbosEngine` does."""
+
+    def store(self, *, max_concurrency: int | None) -> Store:
+        """Answer a store for one handler, not opened yet."""
+        ...
 
 
 class Settings(TypedDict, total=False):
@@ -30,6 +41,8 @@ class Settings(TypedDict, total=False):
         max_in_flight: The most HTTP requests under way at once; default 64. Of creates there are 16 at the most, as
             long as the service does not tell its limits.
         pace: When to look at a job; default `Pace()`.
+        engine: A `DbosEngine`: jobs are kept in a database, and lived by the processes of many machines. Then
+            `max_concurrency` is that of all of them together, and there is no other `store`.
         store: Where jobs are kept: the path of an SQLite file, or a `SqliteStore`. Its jobs outlive the process; those
             that nobody lives any more are taken up when the store is opened. Default in memory.
         retain: How many ended jobs to keep at the most (int), or for how long (timedelta); default until removed. An
@@ -49,6 +62,7 @@ class Settings(TypedDict, total=False):
     max_concurrency: int | None
     max_in_flight: int
     pace: Pace
+    engine: Machines | None
     store: str | os.PathLike[str] | Store | None
     retain: int | timedelta | None
     delete_remote: bool
@@ -85,7 +99,16 @@ def check(settings: Settings) -> None:
     for name in ("delete_remote", "resubmit_uncertain"):  # "no" is true, and would delete, or pay twice
         if not isinstance(settings.get(name, False), bool):
             raise TypeError(f"{name} has to be True or False")
+    if (engine := settings.get("engine")) is not None:
+        _check_engine(engine, settings.get("store"))
     _check_figures(settings)
+
+
+def _check_engine(engine: object, store: object) -> None:
+    if isinstance(engine, type) or not hasattr(engine, "store"):
+        raise TypeError(f"engine has to be a DbosEngine, not {type(engine)}")
+    if store is not None:
+        raise ValueError("engine= keeps the jobs in its database: leave store= out")
 
 
 def _is_price(name: object, price: object) -> bool:
@@ -108,9 +131,11 @@ def _check_figures(settings: Settings) -> None:
             raise ValueError(f"{name} has to be a whole number")
 
 
-def store_from(store: str | os.PathLike[str] | Store | None) -> Store:
-    """Answer the store that a setting means."""
-    if store is None:
+def store_from(settings: Settings) -> Store:
+    """Answer the store that the settings mean."""
+    if (engine := settings.get("engine")) is not None:
+        return engine.store(max_concurrency=settings.get("max_concurrency"))
+    if (store := settings.get("store")) is None:
         return MemoryStore()
     if not isinstance(store, str | os.PathLike):
         if isinstance(store, type) or not hasattr(store, "durable"):
@@ -119,6 +144,13 @@ def store_from(store: str | os.PathLike[str] | Store | None) -> Store:
     from o3pro_bg._sqlite.store import SqliteStore
 
     return SqliteStore(store)
+
+
+def connects(client: Client, store: Store) -> Callable[[], Awaitable[Remote]]:
+    """Answer what connects to the service; a store that hosts share has its word in how creates go there."""
+    paced: Any = getattr(store, "paced", None)
+    way: Callable[[], Awaitable[Remote]] = client.connect if paced is None else paced(client)
+    return way
 
 
 def grace_of(timeout: float) -> float:

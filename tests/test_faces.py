@@ -11,6 +11,7 @@ import pytest
 
 from o3pro_bg import (
     ConfigError,
+    DbosEngine,
     DeadlineExceeded,
     HandlerClosed,
     InvalidRequest,
@@ -43,14 +44,22 @@ def face(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["memory", "file"])
+ONE_PROCESS = pytest.mark.parametrize("open_face", ["memory", "file"], indirect=True)
+"""For what holds within a process: DBOS deals a job to any, and a process has its jobs of one database."""
+
+
+@pytest.fixture(params=["memory", "file", "dbos"])
 def open_face(request: pytest.FixtureRequest, face: str, tmp_path: Path) -> Iterator[Open]:
     """Open handlers of this face over a client, or a fake one whose jobs take 30 ms; each has a store of its own."""
     drivers: list[Driver] = []
 
     def opened(client: Any = None, **settings: Any) -> Driver:
-        store: dict[str, Any] = {"store": tmp_path / f"{len(drivers)}.db", "on_close": "cancel"}
-        drivers.append(Driver(face, client or fake(), {**(store if request.param == "file" else {}), **settings}))
+        stores: dict[str, dict[str, Any]] = {
+            "memory": {},
+            "file": {"store": tmp_path / f"{len(drivers)}.db", "on_close": "cancel"},
+            "dbos": {"engine": DbosEngine(f"sqlite:///{tmp_path}/{len(drivers)}.db", poll=0.02), "on_close": "cancel"},
+        }
+        drivers.append(Driver(face, client or fake(), {**stores[request.param], **settings}))
         return drivers[-1]
 
     yield opened
@@ -741,6 +750,7 @@ def test_callback_that_raises_is_logged_and_harms_nobody(
     assert any("callback" in record.getMessage() for record in caplog.records)
 
 
+@ONE_PROCESS
 def test_continuation_token_takes_the_job_up_elsewhere(open_face: Open) -> None:
     """A token attaches another handler to the same response: no create, the same id, the same answer."""
     remote = FakeRemote(seconds=FOREVER, queued=0.0)
@@ -775,6 +785,7 @@ def test_token_before_the_service_accepted_raises(open_face: Open) -> None:
         job.continuation_token()
 
 
+@ONE_PROCESS
 def test_token_of_another_deployment_is_refused(open_face: Open) -> None:
     """A token does not attach to a handler of another deployment."""
     one = open_face()
@@ -796,6 +807,7 @@ def test_a_removed_job_has_no_status(open_face: Open) -> None:
     assert "removed" in repr(job)
 
 
+@ONE_PROCESS
 def test_context_variables_reach_the_job(open_face: Open) -> None:
     """The submitter's context variables are those of the job's request."""
     caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller")

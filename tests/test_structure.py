@@ -47,7 +47,7 @@ RINGS = (
         "_portal",
     ),
     ("job", "_view", "_settings", "_face", "aio", "handler"),
-    ("testing", "demo", "cli", "web", "__main__", "emulator"),
+    ("testing", "_dbos", "demo", "cli", "web", "__main__", "emulator"),
 )
 READING_PATH = (
     "_states",

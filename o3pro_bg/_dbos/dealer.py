@@ -1,0 +1,88 @@
+"""
+How jobs are dealt out: the queue of DBOS, and one workflow for each time that a job is to be held by somebody.
+
+The workflow's id is the job's and the epoch's; its arguments are these two and no more: no question, no answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from dbos import DBOSClient, EnqueueOptions, WorkflowSerializationFormat
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from o3pro_bg._dbos.database import Database
+    from o3pro_bg._records import JobRecord
+
+WORKFLOW: Final = "o3pro_bg.live"
+"""The name under which DBOS knows what lives a job."""
+
+_MIDDLE: Final = 2**30  # of the priorities of DBOS, of which the smallest goes first
+
+
+def queue_of(endpoint: str) -> str:
+    """Answer the queue of a service's jobs: only who can live them listens to it."""
+    return f"o3pro_bg-{hashlib.sha256(endpoint.encode()).hexdigest()[:16]}"
+
+
+class Dealer:
+    """
+    Puts jobs into the queues, and tidies up behind those who died.
+
+    Args:
+        database: Where they are.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._client = DBOSClient(
+            system_database_engine=database.engine,
+            dbos_system_schema=database.dbos_schema,
+            lazy=True,
+            retry_connection_errors=False,
+        )
+
+    def open_queue(self, endpoint: str, *, most: int | None, at_hand: int, poll: float) -> None:
+        """
+        Make a service's queue, or change its bounds: who comes last is right.
+
+        Args:
+            endpoint: The service.
+            most: The most jobs under way at once, on all hosts together, or None.
+            at_hand: The most that one process has.
+            poll: Seconds between two looks whether a job waits.
+        """
+        self._client.register_queue(
+            queue_of(endpoint),
+            global_concurrency=most,
+            worker_concurrency=at_hand if most is None else min(at_hand, most),
+            polling_interval_sec=poll,
+        )
+
+    def deal(self, connection: sa.Connection, record: JobRecord, epoch: int) -> None:
+        """Have the job held by somebody in this epoch, if the transaction of this connection is committed."""
+        request = record.request
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW,
+            "queue_name": queue_of(request.endpoint),
+            "workflow_id": f"{record.job_id}.{epoch}",
+            "priority": _MIDDLE - max(-_MIDDLE + 1, min(request.priority, _MIDDLE - 1)),
+            "serialization_type": WorkflowSerializationFormat.PORTABLE,  # JSON, whatever the application uses
+        }
+        self._client.enqueue_in_transaction(connection, options, record.job_id, epoch, queue_of(request.endpoint))
+
+    def under_way(self) -> list[tuple[str, int]]:
+        """Answer the jobs, with their epochs, that some process was dealt, and that it has not ended there."""
+        found = self._client.list_workflows(name=WORKFLOW, status="PENDING", load_input=False, load_output=False)
+        pairs = [workflow.workflow_id.rpartition(".") for workflow in found]
+        return [(job_id, int(epoch)) for job_id, _, epoch in pairs if epoch.isdigit()]
+
+    def call_off(self, job_id: str, epoch: int) -> None:
+        """Have a workflow of a former epoch take up no place any more."""
+        self._client.cancel_workflow(f"{job_id}.{epoch}")
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._client.destroy()

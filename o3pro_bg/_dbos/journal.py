@@ -1,0 +1,174 @@
+"""
+What a process knows of the jobs in the database, and how it changes them.
+
+It is the journal of the store on disk, with its epochs, beats and burials; only who holds a job is not decided by who
+comes first, but dealt: whoever inserts a job, lets go of it, or buries its owner has it dealt out, in the same
+transaction, and who is dealt it claims it, once. What nobody holds, and was never sent, anybody may end.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from o3pro_bg._records import Failure, JobRecord, News
+from o3pro_bg._sqlite.journal import PATIENCE, Journal, Known
+from o3pro_bg._states import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from o3pro_bg._dbos.dealer import Dealer
+    from o3pro_bg._dbos.tables import JobTables
+    from o3pro_bg._sqlite.mirror import Mirror
+    from o3pro_bg._sqlite.writer import Settings
+
+_WAITS: Final = "concurrency"  # for a worker whose hands are not full
+_EXPIRED: Final = News(Event.ERRORED, failure=Failure("deadline"))
+
+
+class SharedJournal(Journal):
+    """
+    The jobs of a database, for one thread.
+
+    Args:
+        tables: Where the jobs are.
+        dealer: Deals them out.
+        mirror: Where they are shown.
+        settings: How the store is used.
+        most: The most jobs of our service that are held at once, by all together, or None.
+        stop: Called before all that is held here is dealt to others: nothing more shall be dealt to us.
+    """
+
+    holds_new = False
+
+    def __init__(
+        self,
+        tables: JobTables,
+        dealer: Dealer,
+        mirror: Mirror,
+        settings: Settings,
+        most: int | None,
+        stop: Callable[[], object],
+    ) -> None:
+        file: Any = tables  # it answers as a file does
+        super().__init__(
+            file, mirror, settings.owner, settings.endpoint, pace=settings.pace, keep_text=settings.keep_text
+        )
+        self._tables = tables
+        self._dealer = dealer
+        self._most = most
+        self._stop = stop
+        self._beats = 0
+        self._suspects: set[tuple[str, int]] = set()
+
+    def insert(self, record: JobRecord) -> JobRecord:
+        """Add a job and have it dealt out; answer its record, or that of the job which has its key or its id."""
+        waits = replace(record, waiting=_WAITS)
+        kept = super().insert(waits)
+        if kept is waits and (known := self._view(record.job_id)) is not None:
+            if record.request.timeout is not None:
+                self._tables.set_due(known.number, record.created_at + record.request.timeout)
+            self._dealer.deal(self._tables.connection, record, known.epoch)
+        return record if kept is waits else kept
+
+    def claim(self, job_id: str, epoch: int) -> bool:
+        """Hold a job that was dealt to us; False where that is over: it has ended, was dealt again, or is gone."""
+        known = self._view(job_id)
+        if known is None or known.epoch != epoch or known.record.status.is_terminal:
+            return False
+        if self._most is not None and self._tables.held_of(self._endpoint) >= self._most:
+            self._deal_again(job_id)  # to two at once, it was dealt beyond the bound
+            return False
+        if not self._tables.take(known.number, self._owner, epoch, self._seq + 1):
+            return False
+        self._file.beat(self._owner, self._pace)
+        waiting = "" if known.record.waiting == _WAITS else known.record.waiting
+        claimed = replace(known.record, epoch=epoch, waiting=waiting)
+        self._step(job_id, Known(claimed, known.number, epoch, is_mine=True))
+        self._news.add(job_id)
+        return True
+
+    def wish(self, job_id: str, at: float | None) -> bool:
+        """Set or withdraw the wish to cancel a job; one that nobody holds, and that was never sent, is cancelled."""
+        if not super().wish(job_id, at):
+            return False
+        if at is not None:
+            self._end_unsent(job_id, News(Event.CANCELLED))
+        return True
+
+    def heed(self, job_id: str, epoch: int) -> bool:
+        """Wish to cancel a job that is still held here, in this epoch."""
+        known = self._view(job_id)
+        is_ours = known is not None and known.is_mine and known.epoch == epoch
+        if is_ours and known is not None and known.record.cancel_requested_at is None:
+            self._news.add(job_id)
+            return super().wish(job_id, time.time())
+        return False
+
+    def beat(self) -> None:
+        """Show that we live, look who does not, and deal out anew what is free; tidy up, every few beats."""
+        super().beat()
+        self._beats += 1
+        if self._beats % PATIENCE == 0:
+            self._sweep()
+
+    def release(self) -> None:
+        """Hold nothing any more: others are dealt it."""
+        self._stop()
+        for known in [known for known in self._known.values() if known.is_mine]:
+            self._deal_again(known.record.job_id)
+        self._file.bury(self._owner)
+
+    def _claim(self) -> None:
+        """Deal out anew what the buried held, and end what nobody took in its time."""
+        for job_id in self._tables.free(self._endpoint):
+            self._deal_again(job_id)
+        for job_id in self._tables.overdue(time.time()):
+            self._end_unsent(job_id, _EXPIRED)
+
+    def _deal_again(self, job_id: str) -> None:
+        known = self._changed.get(job_id, self._known.get(job_id))
+        if known is None or known.record.status.is_terminal:  # or its row is damaged
+            return
+        epoch = known.epoch + 1
+        self._tables.hand_over(known.number, None, epoch, self._seq + 1)
+        self._dealer.deal(self._tables.connection, known.record, epoch)
+        self._step(job_id, Known(replace(known.record, epoch=epoch), known.number, epoch, is_mine=False))
+        self._news.add(job_id)
+
+    def _end_unsent(self, job_id: str, news: News) -> None:
+        known = self._view(job_id)
+        if known is None or known.record.sent_at is not None or known.record.response_id is not None:
+            return
+        ended = known._replace(record=known.record.apply(news, time.monotonic()))
+        if ended.record is not known.record and self._tables.update(self._row(ended), self._seq + 1, if_free=True):
+            self._step(job_id, ended)
+            self._news.add(job_id)
+
+    def _sweep(self) -> None:
+        """
+        Call off workflows that live nothing any more, and deal out anew what was dealt and never claimed.
+
+        Both are left by processes that died; each is seen so twice before it is believed.
+        """
+        with self._tables.told():
+            under_way = self._dealer.under_way()
+        with self._tables.reading():
+            dealt = self._tables.dealt() if under_way else {}
+        before, self._suspects = self._suspects, set()
+        for job_id, epoch in under_way:
+            current, is_held = dealt.get(job_id, (None, False))
+            if current == epoch and is_held:
+                continue
+            if (job_id, epoch) not in before:
+                self._suspects.add((job_id, epoch))
+                continue
+            if current == epoch:
+                with self.transaction():
+                    if self._tables.dealt().get(job_id) != (epoch, False):  # it was claimed after all
+                        continue
+                    self._deal_again(job_id)
+            with self._tables.told():
+                self._dealer.call_off(job_id, epoch)

@@ -1,0 +1,167 @@
+"""
+A process of its own with a handler over a shared database, as one of many hosts; a test tells it what to do.
+
+Run as `python -m tests.host SETTINGS`, a JSON object: `endpoint`, `api_key`, `engine` (the arguments of `DbosEngine`),
+`handler` (settings of the handler), `face`. It reads lines of JSON, a verb and its arguments, and prints what that
+answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from o3pro_bg import DbosEngine, O3ProClient, O3ProConfig, Pace
+
+from .faces import Driver
+
+if TYPE_CHECKING:
+    from o3pro_bg.emulator import Emulator
+
+SOON = 30
+
+
+class Host:
+    """A process that has a handler of this database, over the emulator."""
+
+    def __init__(
+        self, emulator: Emulator, database: str, *, face: str = "sync", code: str = "", **settings: Any
+    ) -> None:
+        engine = {"poll": 0.1, "lease": 2.0, **settings.pop("engine", {})}
+        told = {
+            "endpoint": emulator.endpoint,
+            "api_key": emulator.api_key,
+            "database": database,
+            "engine": engine,
+            "handler": settings,
+            "face": face,
+            "code": code,
+        }
+        self.process = subprocess.Popen(  # noqa: S603 - the module is this one
+            [sys.executable, "-W", "error", "-m", "tests.host", json.dumps(told)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self._is_open = False
+
+    def opened(self) -> Self:
+        """Wait until the database is open there; a worker is dealt jobs from then on."""
+        if not self._is_open:
+            self._is_open = True
+            assert (said := self.receive()) == "open", said
+        return self
+
+    def do(self, verb: str, *args: Any, **options: Any) -> Any:
+        """Have something done, and answer what comes of it; an error is answered as a text."""
+        self.send(verb, *args, **options)
+        return self.receive()
+
+    def send(self, verb: str, *args: Any, **options: Any) -> None:
+        """Have something done, and do not wait."""
+        self.opened()
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([verb, args, options]) + "\n")
+        self.process.stdin.flush()
+
+    def receive(self) -> Any:
+        """Answer what came of what was sent."""
+        assert self.process.stdout is not None
+        if not (line := self.process.stdout.readline()):
+            assert self.process.stderr is not None
+            raise AssertionError(f"the host is gone: {self.process.stderr.read()}")
+        return json.loads(line)
+
+    def start(self, question: str = "q", **options: Any) -> str:
+        """Start a job, and answer its id."""
+        reply = self.do("start_background_task", question, **options)
+        assert reply["success"], reply
+        return str(reply["job_id"])
+
+    def stop(self) -> None:
+        """Have it stand still, as a machine that sleeps."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have it wake up."""
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait(SOON)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def close(self) -> None:
+        """Have it close its handler, and end."""
+        if self.process.poll() is None and self.process.stdin is not None:
+            self.go_on()
+            self.process.stdin.close()
+            try:
+                self.process.wait(SOON)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+
+def _answer(driver: Driver, verb: str, args: list[Any], options: dict[str, Any]) -> Any:
+    if verb == "facts":  # of every job, what only its record tells
+        return {
+            record.job_id: {
+                "status": record.status.value,
+                "sent_at": record.sent_at,
+                "ended_at": None if record.ended is None else record.created_at + record.ended - record.started,
+                "response_id": record.response_id,
+                "waiting": record.waiting,
+            }
+            for record in driver.handler._store.snapshot()
+        }
+    if verb == "held":
+        store = driver.handler._store
+        return [record.job_id for record in store.snapshot() if store.holds(record.job_id)]
+    if verb == "submit":
+        return driver.do("submit", *args, **options).id
+    if verb == "result":
+        job_id, *rest = args
+        return driver.do("result", *rest, of=driver.handler.job(job_id), **options)
+    if verb == "run":
+        exec(args[0], globals())  # what a test wants to know
+        return globals().get("answer")
+    return driver.do(verb, *args, **options)
+
+
+def main(told: dict[str, Any]) -> None:
+    """Answer until nothing more is asked."""
+    exec(told["code"], globals())
+    client = O3ProClient(O3ProConfig(endpoint=told["endpoint"], api_key=told["api_key"]))
+    settings = {"pace": Pace(floor=0.05, ceiling=0.1), "language": "en", **told["handler"]}
+    with Driver(told["face"], client, {"engine": DbosEngine(told["database"], **told["engine"]), **settings}) as driver:
+        if told["face"] == "async":
+            driver.do("list_active_jobs")
+        print(json.dumps("open"), flush=True)
+        for line in sys.stdin:
+            verb, args, options = json.loads(line)
+            try:
+                answer = _answer(driver, verb, args, options)
+            except Exception as exc:
+                answer = f"{type(exc).__name__}: {exc}"
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

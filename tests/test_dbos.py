@@ -1,0 +1,220 @@
+"""Many hosts, one database: any process answers for any job, and whoever dies, each job is created once."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .host import Host
+from .peers import until
+from .postgres import ABSENT, Postgres, programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from o3pro_bg.emulator import Emulator
+
+    Open = Callable[..., Host]
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX's signals")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Start a PostgreSQL."""
+    if programs() is None:
+        pytest.skip(ABSENT)
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Make a database of this kind, and answer its URL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.database()
+
+
+@pytest.fixture
+def host(o3pro_emulator: Emulator, database: str) -> Iterator[Open]:
+    """Start one more host, over the emulator and the database."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(Host(o3pro_emulator, database, **settings))
+
+
+def submitter(host: Open, **settings: Any) -> Host:
+    """Start a host that lives no jobs."""
+    return host(**settings, engine={"worker": False})
+
+
+def running(host: Host, job_id: str) -> None:
+    """Wait until the job is under way at the service."""
+    until(lambda: host.do("check_status", job_id)["status"] == "running")
+
+
+# --- any process ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_any_process_answers_for_any_job(o3pro_emulator: Emulator, host: Open, face: str) -> None:
+    """A job that one process submits, another lives; a third one waits for it, has its answer, and lists it."""
+    o3pro_emulator.set_knobs("seconds=0.3 queued=0 text=42")
+    worker, one, other = host(face=face), submitter(host, face=face), submitter(host, face=face)
+    job_id = one.start("What is it?")
+    assert other.do("wait", job_id, 20)["response"] == "[emulator] 42"
+    assert one.do("result", job_id, 20) == "[emulator] 42"
+    for each in (worker, one, other):
+        assert each.do("get_result", job_id)["success"]
+        assert [job["question"] for job in each.do("list_active_jobs")] == ["What is it?"]
+    assert other.do("remove_job", job_id)["success"]
+    until(lambda: one.do("list_active_jobs") == [])
+    assert o3pro_emulator.counters()["accepted"] == 1
+
+
+def test_a_cancel_reaches_whoever_lives_the_job(o3pro_emulator: Emulator, host: Open) -> None:
+    """A process that lives nothing cancels a job that another one has under way, and hears that it is so."""
+    o3pro_emulator.set_knobs("seconds=60 queued=0")
+    host()
+    one, other = submitter(host), submitter(host)
+    job_id = one.start()
+    running(one, job_id)
+    assert other.do("cancel_job", job_id)["success"]
+    assert one.do("wait", job_id, 20)["status"] == "cancelled"
+    assert o3pro_emulator.counters()["cancels"] == 1
+
+
+def test_what_nobody_has_taken_is_cancelled_at_once(o3pro_emulator: Emulator, host: Open) -> None:
+    """A job that waits for a worker, of which there is none, is cancelled, and is not sent by the next worker."""
+    one, other = submitter(host), submitter(host)
+    job_id = one.start()
+    assert one.do("check_status", job_id)["status"] == "started"
+    assert one.do("facts")[job_id]["waiting"] == "concurrency"
+    assert other.do("cancel_job", job_id)["success"]
+    assert host().do("wait", one.start("the next"), 20)["success"]
+    assert one.do("check_status", job_id)["status"] == "cancelled"
+    assert o3pro_emulator.counters()["creates"] == 1
+
+
+def test_the_time_of_a_job_is_over_though_nobody_took_it(host: Open) -> None:
+    """The deadline of a job holds where there is no worker at all."""
+    one = submitter(host)
+    reply = one.do("wait", one.start(timeout=0.5), 20)
+    assert (reply["status"], "timeout" in reply["error"]) == ("failed", True)
+
+
+def test_one_key_is_one_job(o3pro_emulator: Emulator, host: Open) -> None:
+    """Hosts that submit with the same key get the same job, also after it has ended."""
+    o3pro_emulator.set_knobs("seconds=0.2 queued=0")
+    hosts = [host(), submitter(host), host()]
+    for number in range(5):
+        for each in hosts:
+            each.send("submit", "q", dedupe_key=f"key {number} é")
+        job_id, *others = [each.receive() for each in hosts]
+        assert len(job_id) == 32, job_id
+        assert others == [job_id, job_id]
+        hosts[1].do("wait", job_id, 20)
+        assert hosts[2].do("submit", "q", dedupe_key=f"key {number} é") == job_id
+    assert o3pro_emulator.counters()["accepted"] == 5
+
+
+def test_max_concurrency_and_priority_hold_for_all_hosts(o3pro_emulator: Emulator, host: Open) -> None:
+    """However many hosts live jobs, no more than that are under way, and the highest priority goes first."""
+    o3pro_emulator.set_knobs("seconds=0.4 queued=0")
+    one = submitter(host)
+    ids = [one.start(f"q {number}", priority=number) for number in range(8)]
+    hosts = [host(max_concurrency=2), host(max_concurrency=2)]
+    assert all(reply["success"] for reply in one.do("wait_all", ids, 30).values())
+    facts = one.do("facts")
+    spans = [(fact["sent_at"], fact["ended_at"]) for fact in facts.values()]
+    at_once = [sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans]
+    assert max(at_once) == 2
+    order = sorted(ids, key=lambda job_id: facts[job_id]["sent_at"])
+    assert {*order[:2]} == {*ids[-2:]}
+    assert order[-1] in ids[:3]  # two are under way at once, so neighbours may change places
+    assert len(hosts) == 2
+
+
+# --- whoever dies -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["kill -9", "stands still", "closes"])
+def test_jobs_of_the_dead_are_lived_by_others(o3pro_emulator: Emulator, host: Open, end: str) -> None:
+    """Of a worker that dies, stands still or closes, another one has the jobs in 15 seconds; each was created once."""
+    o3pro_emulator.set_knobs("seconds=30 queued=0")
+    one, worker = submitter(host), host()
+    ids = [one.start(f"q {number}", timeout=300, dedupe_key=str(number)) for number in range(5)]
+    for job_id in ids:
+        running(one, job_id)
+    other = host().opened()
+    begun = time.monotonic()
+    if end == "kill -9":
+        worker.kill()
+    elif end == "closes":
+        worker.close()
+    else:
+        worker.stop()
+    until(lambda: sorted(other.do("held")) == sorted(ids))
+    assert time.monotonic() - begun < 15
+    if end == "stands still":  # it wakes up, and changes nothing
+        worker.go_on()
+        until(lambda: worker.do("held") == [])
+    assert one.do("submit", "q", dedupe_key="0") == ids[0]
+    for job_id in ids:
+        assert one.do("cancel_job", job_id)["success"]
+    counters = o3pro_emulator.counters()
+    assert (counters["accepted"], counters["duplicates"], counters["cancels"]) == (5, {}, 5)
+
+
+def test_a_deadline_survives_its_worker(o3pro_emulator: Emulator, host: Open) -> None:
+    """A job that is lived by a second worker still ends when its time is over."""
+    o3pro_emulator.set_knobs("seconds=60 queued=0")
+    one, worker = submitter(host), host()
+    job_id = one.start(timeout=8)
+    running(one, job_id)
+    worker.kill()
+    host()
+    reply = one.do("wait", job_id, 30)
+    assert (reply["status"], "timeout" in reply["error"]) == ("failed", True)
+    assert 8 <= reply["total_time"] < 15
+    until(lambda: o3pro_emulator.counters()["cancels"] == 1)
+
+
+def test_a_dead_worker_takes_up_no_place(o3pro_emulator: Emulator, host: Open) -> None:
+    """Where `max_concurrency` is used up by the jobs of a dead worker, these jobs are lived all the same."""
+    o3pro_emulator.set_knobs("seconds=1 queued=0")
+    one, worker = submitter(host), host(max_concurrency=2)
+    ids = [one.start(f"q {number}") for number in range(4)]
+    running(one, ids[0])
+    worker.kill()
+    host(max_concurrency=2)
+    assert all(reply["success"] for reply in one.do("wait_all", ids, 60).values())
+    assert o3pro_emulator.counters()["duplicates"] == {}
+
+
+def test_workers_are_killed_at_random(o3pro_emulator: Emulator, host: Open) -> None:
+    """Twenty jobs, whose workers are killed at any moment and replaced: all end, and none was created twice."""
+    o3pro_emulator.set_knobs("seconds=0.5 queued=0")
+    luck = random.Random(7)
+    one, workers = submitter(host), [host(lost_after=1.0), host(lost_after=1.0)]
+    ids = [one.start(f"q {number}") for number in range(20)]
+    pause = threading.Event()
+    for _ in range(3):
+        pause.wait(luck.uniform(0.1, 0.6))
+        workers.pop(0).kill()
+        workers.append(host(lost_after=1.0))
+    replies = one.do("wait_all", ids, 90)
+    counters = o3pro_emulator.counters()
+    assert counters["duplicates"] == {}
+    uncertain = [reply for reply in replies.values() if not reply["success"]]
+    # Only one whose create was under way as its worker was killed, and of which nobody knows whether it arrived.
+    assert all("accepted" in reply["error"] or "sent" in reply["error"] for reply in uncertain), uncertain
+    assert counters["accepted"] >= len(ids) - len(uncertain)

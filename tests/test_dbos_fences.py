@@ -1,0 +1,168 @@
+"""What would bite whoever uses DBOS as it comes: each fence has a test that fails without it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from o3pro_bg import BackgroundHandler, ConfigError, DbosEngine, StoreError
+from o3pro_bg._dbos.database import parsed
+
+from .faces import QUICK, Driver, fake
+from .host import Host
+from .peers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from o3pro_bg.emulator import Emulator
+
+    Open = Callable[..., Host]
+
+SECRET = "what nobody else shall read"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Say where the database is."""
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def host(o3pro_emulator: Emulator, path: Path) -> Iterator[Open]:
+    """Start one more host, over the emulator and the database."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(Host(o3pro_emulator, f"sqlite:///{path}", **settings))
+
+
+def rows(path: Path, sql: str) -> list[tuple[str, ...]]:
+    """Answer what the database holds."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def test_each_process_has_an_executor_of_its_own(o3pro_emulator: Emulator, host: Open, path: Path) -> None:
+    """By default all executors are one to DBOS, which starts their jobs anew with each that comes; ours are not."""
+    o3pro_emulator.set_knobs("seconds=30 queued=0")
+    one = host()
+    first = one.start()
+    until(lambda: one.do("check_status", first)["status"] == "running")
+    other = host().opened()
+    one.kill()
+    second = other.start()
+    until(lambda: other.do("check_status", second)["status"] == "running")
+    until(lambda: sorted(other.do("held")) == sorted([first, second]))
+    told = rows(path, "SELECT workflow_uuid, executor_id FROM workflow_status")
+    assert len({executor for _, executor in told}) == 2
+    assert "local" not in {executor for _, executor in told}
+    assert o3pro_emulator.counters()["duplicates"] == {}
+
+
+def test_code_that_changes_strands_no_job(host: Open) -> None:
+    """DBOS deals jobs to the newest version of an application's code alone; ours is that of the tables."""
+    one = host().opened()
+    host(code="from dbos import DBOS\n@DBOS.workflow()\ndef another() -> None: ...").opened().kill()
+    assert one.do("wait", one.start(), 25)["success"]
+
+
+def test_values_are_json_and_hold_no_question(host: Open, path: Path) -> None:
+    """DBOS writes pickles by default, which whoever writes to the database makes run code; ours are JSON of ids."""
+    one = host()
+    job_id = one.start(SECRET)
+    assert one.do("wait", job_id, 25)["success"]
+    until(lambda: rows(path, "SELECT status FROM workflow_status") == [("SUCCESS",)])
+    ((inputs, how),) = rows(path, "SELECT i.inputs, s.serialization FROM workflow_input i, workflow_status s")
+    assert how == "portable_json"
+    assert json.loads(inputs)["positionalArgs"][0] == job_id
+    outputs = rows(path, "SELECT output, serialization FROM operation_outputs")
+    assert len(outputs) == 2, "two steps: submit, and watch"
+    assert {how for _, how in outputs} == {"portable_json"}
+    assert SECRET not in str((inputs, outputs))
+
+
+OWN = """
+from dbos import DBOS
+DBOS(config={{"name": "theirs", "system_database_url": "{url}", "log_level": "CRITICAL"}})
+"""
+
+
+def test_an_application_that_runs_dbos_is_joined(host: Open, path: Path) -> None:
+    """A process has one DBOS: that of the application lives our jobs, too, and is left running."""
+    one = host(code=OWN.format(url=f"sqlite:///{path}") + "DBOS.launch()")
+    assert one.do("wait", one.start(), 25)["success"]
+    one.do("close")
+    until(lambda: one.do("run", "answer = DBOS.list_workflows()[0].status") == "SUCCESS")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "launch", "why"), [(".other", "DBOS.launch()", "on another database"), ("", "", "has not launched")]
+)
+def test_dbos_that_cannot_deal_our_jobs_is_told(host: Open, path: Path, suffix: str, launch: str, why: str) -> None:
+    """Where the application's DBOS is of no use to us, a sentence says so, and what to do."""
+    url = f"sqlite:///{path}{suffix}"
+    one = host(code=OWN.format(url=url) + launch)
+    with pytest.raises(AssertionError, match=why):
+        one.opened()
+
+
+def test_two_databases_in_one_process(tmp_path: Path) -> None:
+    """A process lives the jobs of one database; of another one it may be no worker, and one after the other is fine."""
+    one = BackgroundHandler(fake(), engine=DbosEngine(f"sqlite:///{tmp_path}/1.db", poll=0.02), pace=QUICK)
+    with pytest.raises(StoreError, match="worker=False"):
+        BackgroundHandler(fake(), engine=DbosEngine(f"sqlite:///{tmp_path}/2.db"))
+    other = DbosEngine(f"sqlite:///{tmp_path}/2.db", worker=False)
+    with BackgroundHandler(fake(), engine=other) as reader:
+        assert reader.list_active_jobs() == []
+    one.close()
+    with BackgroundHandler(fake(), engine=DbosEngine(f"sqlite:///{tmp_path}/2.db", poll=0.02), pace=QUICK) as two:
+        assert two.submit("q").result(20)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.parametrize("url", ["postgresql://me:hush-hush@127.0.0.1:1/jobs", "sqlite:////proc/no/jobs.db"])
+def test_a_database_that_cannot_be_had_is_told(caplog: pytest.LogCaptureFixture, url: str) -> None:
+    """The error names the database and what to do, and no password; nor does the engine, or the log."""
+    caplog.set_level(logging.DEBUG)
+    engine = DbosEngine(url)
+    assert "hush" not in repr(engine)
+    with pytest.raises(StoreError) as told:
+        BackgroundHandler(fake(), engine=engine)
+    assert ("127.0.0.1" in str(told.value) and "check that it runs" in str(told.value)) or "proc" in str(told.value)
+    with Driver("async", fake(), {"engine": engine}) as driver:
+        reply = driver.do("start_background_task", "q")
+        assert not reply["success"]
+    said = f"{told.value} {reply} {caplog.text} {told.value.__cause__} {told.value.__context__}"
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize("url", ["", "jobs.db", "mysql://me:hush@host/jobs", "postgresql://me:hush@host", "sqlite://"])
+def test_what_is_no_database_is_refused(url: str) -> None:
+    """A URL of something else is a ValueError that says what one looks like, and does not repeat it."""
+    with pytest.raises(ValueError, match="postgresql://user:password@host/name") as told:
+        parsed(url)
+    assert "hush" not in str(told.value)
+
+
+def test_settings_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine is a DbosEngine with figures that make sense, and needs no store beside it, but DBOS."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    for wrong in ({"lease": 0.5}, {"lease": 60}, {"poll": 0}, {"most_at_hand": 0}, {"requests_per_minute": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            DbosEngine(url, **wrong)
+    with pytest.raises(TypeError, match="DbosEngine"):
+        BackgroundHandler(fake(), engine=DbosEngine)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="leave store= out"):
+        BackgroundHandler(fake(), engine=DbosEngine(url), store=tmp_path / "store.db")
+    monkeypatch.setitem(sys.modules, "o3pro_bg._dbos.database", None)
+    with pytest.raises(ConfigError, match=r"pip install \"o3pro-bg\[dbos\]\""):
+        DbosEngine(url)
