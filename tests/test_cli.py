@@ -670,8 +670,8 @@ def verbs() -> list[str]:
 def test_the_verbs() -> None:
     """The command has these verbs."""
     assert verbs() == [
-        "ask", "submit", "status", "result", "list", "watch", "cancel", "rm", "prune", "attach", "batch", "doctor",
-        "serve", "demo", "emulator", "completion",
+        "ask", "submit", "status", "result", "list", "watch", "cancel", "rm", "prune", "attach", "batch", "worker",
+        "doctor", "serve", "demo", "emulator", "completion",
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ The `o3pro-bg` command. What a verb needs is imported when it runs: help and lis
     _watching   watch
     _asking     ask, submit
     _batch      batch
+    _working    worker
     _changing   cancel, rm, prune, attach
     _serving    serve
     _doctor/    doctor

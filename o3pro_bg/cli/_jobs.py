@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from o3pro_bg._sentences import say, shown
 from o3pro_bg._sqlite.peek import peek
 from o3pro_bg.cli._exits import Exit, Stop
-from o3pro_bg.cli._place import language, store_of
+from o3pro_bg.cli._place import database_of, engine_of, language, store_of
 
 if TYPE_CHECKING:
     import argparse
@@ -67,6 +67,13 @@ def shortened(job_ids: Iterable[str]) -> dict[str, str]:
 
 
 def shelf_of(arguments: argparse.Namespace) -> Shelf:
-    """Read the file of the jobs, without a handler; raises `StoreError`."""
-    records, watched = peek(store_of(arguments))
+    """Read the file of the jobs, or their database, without a handler; raises `StoreError`."""
+    if (database := database_of(arguments)) is None:
+        records, watched = peek(store_of(arguments))
+    else:
+        engine_of(database)  # or it says what is missing
+        from o3pro_bg._dbos.peek import peek as peek_into
+
+        records = peek_into(database)
+        watched = frozenset(record.job_id for record in records)  # its workers do, or will
     return Shelf(records, watched, time.monotonic())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from o3pro_bg.cli._exits import Exit, Stop
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
+    from o3pro_bg._dbos.engine import DbosEngine
     from o3pro_bg._records import JobRecord
+    from o3pro_bg._settings import Settings
     from o3pro_bg.config import O3ProConfig
     from o3pro_bg.handler import BackgroundHandler
 
@@ -50,6 +52,14 @@ def store_of(arguments: argparse.Namespace) -> str:
         return absolute(path_of(arguments))
     except ValueError as exc:
         raise Stop(Exit.CONFIGURATION, str(exc)) from None
+
+
+def database_of(arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Answer the URL of the database that keeps the jobs, or None where a file does."""
+    given: str | None = getattr(arguments, "database", None)  # some verbs are those of a file
+    if given is None or arguments.store is not None:
+        return None
+    return given or environ.get("O3PRO_BG_DATABASE") or None
 
 
 def language(environ: Mapping[str, str] = os.environ) -> Literal["ja", "en"]:
@@ -103,6 +113,20 @@ def handler_of(arguments: argparse.Namespace, max_concurrency: int | None = None
     config = config_of(arguments)
     if problems := config.validate():
         raise Stop(Exit.CONFIGURATION, "\n".join([*problems, "(o3pro-bg doctor looks at all of it)"]))
-    return BackgroundHandler(
-        O3ProClient(config), store=store_of(arguments), language=language(), max_concurrency=max_concurrency
-    )
+    settings: Settings = {"language": language(), "max_concurrency": max_concurrency}
+    if (database := database_of(arguments)) is None:
+        settings["store"] = store_of(arguments)
+    else:
+        settings["engine"] = engine_of(database, worker=False)  # `o3pro-bg worker` lives them
+    return BackgroundHandler(O3ProClient(config), **settings)
+
+
+def engine_of(database: str, **terms: Any) -> DbosEngine:
+    """Answer the engine over this database; raises `Stop` where there can be none."""
+    from o3pro_bg._dbos.engine import DbosEngine
+    from o3pro_bg.errors import ConfigError
+
+    try:
+        return DbosEngine(database, **terms)
+    except (ConfigError, ValueError) as exc:
+        raise Stop(Exit.CONFIGURATION, str(exc)) from None

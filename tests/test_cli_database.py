@@ -1,0 +1,82 @@
+"""`o3pro-bg worker`, and the verbs that take `--database`: they tell what workers, on any host, make of the jobs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .terminal import Account
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from o3pro_bg.emulator import Emulator
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a worker is ended by POSIX's signals")
+
+
+@pytest.fixture
+def account(o3pro_emulator: Emulator, tmp_path: Path) -> Account:
+    """A home of the command, and an account at the emulator."""
+    return Account(tmp_path / "home", o3pro_emulator)
+
+
+def test_a_worker_lives_what_others_submit(account: Account, o3pro_emulator: Emulator, tmp_path: Path) -> None:
+    """What is submitted waits for a worker; one answers it, until SIGTERM, with which it hands over what is left."""
+    o3pro_emulator.set_knobs("seconds=0.5 queued=0")
+    place = ("--database", f"sqlite:///{tmp_path}/shared.db")
+    code, out, err = account.says("submit", "Why?", *place)
+    assert code == 0, err
+    job_id = out.strip()
+    code, out, _ = account.says("list", "--json", *place)
+    assert [(job["job_id"], job["status"]) for job in json.loads(out)] == [(job_id, "started")]
+    worker = account.start("worker", *place, "--concurrency", "2")
+    try:
+        code, out, err = account.says("result", job_id[:8], "--wait", *place)
+        assert (code, "[emulator]" in out) == (0, True), err
+        code, out, _ = account.says("watch", job_id, "--json", *place)
+        assert (code, json.loads(out.splitlines()[-1])["status"]) == (0, "completed")
+        o3pro_emulator.set_knobs("seconds=60 queued=0")
+        later = account.says("submit", "Why later?", *place)[1].strip()
+        assert account.says("cancel", later, *place)[0] == 0
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        _, said = worker.communicate(timeout=30)
+    assert worker.returncode == 128 + signal.SIGTERM
+    assert b"working for sqlite" in said
+    assert b"Traceback" not in said
+    assert account.says("status", later, *place)[1].split()[1] == "cancelled"
+
+
+def test_the_database_may_stand_in_the_environment(account: Account, tmp_path: Path) -> None:
+    """O3PRO_BG_DATABASE names it, without telling who lists processes; verbs of a file, and --store, pass it over."""
+    database = {"O3PRO_BG_DATABASE": f"sqlite:///{tmp_path}/shared.db"}
+    job_id = account.says("submit", "Why?", **database)[1].strip()
+    assert job_id in account.says("list", "--json", **database)[1]
+    assert account.says("list", "--json", "--store", str(tmp_path / "file.db"), **database)[1].strip() == "[]"
+    assert account.says("rm", job_id, **database)[0] != 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ((), "needs --database"),
+        (("--database", "mysql://me:hush@host/name"), "postgresql://user:password@host/name"),
+        (("--database", "postgresql://me:hush@127.0.0.1:1/name"), "cannot be reached"),
+    ],
+)
+def test_a_worker_without_a_database_says_so(account: Account, arguments: tuple[str, ...], why: str) -> None:
+    """What is no database, or cannot be reached, is a sentence without its password, and a code of its own."""
+    code, _, err = account.says("worker", *arguments)
+    assert (code, why in err, "hush" in err, "Traceback" in err) == (6, True, False, False), err
+
+
+def test_without_the_extra(account: Account, tmp_path: Path) -> None:
+    """Where DBOS is not installed, the command says what to install."""
+    place = ("--database", f"sqlite:///{tmp_path}/shared.db")
+    code, _, err = account.says("list", *place, without=("dbos",))
+    assert (code, 'pip install "o3pro-bg[dbos]"' in err) == (6, True), err
