@@ -13,6 +13,9 @@ from o3pro_bg.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from .postgres import Postgres
 
 pytest_plugins = ["o3pro_bg.testing"]
 
@@ -77,3 +80,23 @@ def service() -> Iterator[Emulator]:
     """One emulator for all tests that reset it, and that say how it behaves."""
     with Emulator() as emulator:
         yield emulator
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Start a PostgreSQL."""
+    from .postgres import ABSENT, Postgres, programs
+
+    if programs() is None:
+        pytest.skip(ABSENT)
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Make a database of this kind, and answer its URL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.database()

@@ -13,35 +13,15 @@ import pytest
 
 from .host import Host
 from .peers import until
-from .postgres import ABSENT, Postgres, programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from o3pro_bg.emulator import Emulator
 
     Open = Callable[..., Host]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by POSIX's signals")
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """Start a PostgreSQL."""
-    if programs() is None:
-        pytest.skip(ABSENT)
-    with Postgres() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Make a database of this kind, and answer its URL."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/jobs.db"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.database()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from dbos import DBOSClient
 
 from o3pro_bg import BackgroundHandler, ConfigError, DbosEngine, StoreError
 from o3pro_bg._dbos.database import parsed
@@ -128,7 +129,19 @@ def test_two_databases_in_one_process(tmp_path: Path) -> None:
         assert two.submit("q").result(20)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_workflow_that_is_cancelled_cancels_its_job(o3pro_emulator: Emulator, host: Open, path: Path) -> None:
+    """Who cancels with the tools of DBOS gets what he wants: the job is cancelled at the service."""
+    o3pro_emulator.set_knobs("seconds=60 queued=0")
+    one = host()
+    job_id = one.start()
+    until(lambda: one.do("check_status", job_id)["status"] == "running")
+    client = DBOSClient(system_database_url=f"sqlite:///{path}")
+    client.cancel_workflow(client.list_workflows()[0].workflow_id)
+    client.destroy()
+    assert one.do("wait", job_id, 25)["status"] == "cancelled"
+    assert o3pro_emulator.counters()["cancels"] == 1
+
+
 @pytest.mark.parametrize("url", ["postgresql://me:hush-hush@127.0.0.1:1/jobs", "sqlite:////proc/no/jobs.db"])
 def test_a_database_that_cannot_be_had_is_told(caplog: pytest.LogCaptureFixture, url: str) -> None:
     """The error names the database and what to do, and no password; nor does the engine, or the log."""
