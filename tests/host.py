@@ -21,6 +21,8 @@ from o3pro_bg import DbosEngine, O3ProClient, O3ProConfig, Pace
 from .faces import Driver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from o3pro_bg.emulator import Emulator
 
 SOON = 30
@@ -30,7 +32,14 @@ class Host:
     """A process that has a handler of this database, over the emulator."""
 
     def __init__(
-        self, emulator: Emulator, database: str, *, face: str = "sync", code: str = "", **settings: Any
+        self,
+        emulator: Emulator,
+        database: str,
+        *,
+        face: str = "sync",
+        code: str = "",
+        within: Sequence[str] = (),
+        **settings: Any,
     ) -> None:
         engine = {"poll": 0.1, "lease": 2.0, **settings.pop("engine", {})}
         told = {
@@ -43,7 +52,7 @@ class Host:
             "code": code,
         }
         self.process = subprocess.Popen(  # noqa: S603 - the module is this one
-            [sys.executable, "-W", "error", "-m", "tests.host", json.dumps(told)],
+            [*within, sys.executable, "-W", "error", "-m", "tests.host", json.dumps(told)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,7 +31,7 @@ pytestmark = [
 
 JOBS: Final = 300
 A_MINUTE: Final = 600
-UNCERTAIN: Final = "may have been accepted"
+_OURS: Final = os.getpid() % 256  # of the addresses that are set aside for trying out networks
 
 
 @pytest.fixture
@@ -41,11 +44,11 @@ def postgres() -> Iterator[Postgres]:
 class Wire:
     """A way to the database that can be cut, so that nothing comes through and nobody is told, and healed."""
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    def __init__(self, to: tuple[str, int], at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        self._to = to
         self._open = threading.Event()
         self._open.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(at)
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -63,7 +66,7 @@ class Wire:
             while True:
                 near, _ = self._listener.accept()
                 self._open.wait()
-                far = socket.create_connection(("127.0.0.1", self._target))
+                far = socket.create_connection(self._to)
                 self._sockets += [near, far]
                 for source, sink in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
@@ -84,6 +87,61 @@ class Wire:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+
+
+class Network:
+    """A network namespace, which is to its processes a machine of its own, on a cable to this one."""
+
+    def __init__(self, number: int) -> None:
+        here, there = (f"198.18.{_OURS}.{4 * number + end}" for end in (1, 2))
+        self._name, self._cable = f"o3pro{os.getpid()}n{number}", f"o3p{os.getpid() % 10**6}n{number}"
+        _ip("netns", "add", self._name)
+        _ip("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", self._name)
+        _ip("addr", "add", f"{here}/30", "dev", self._cable)
+        _ip("-n", self._name, "addr", "add", f"{there}/30", "dev", "eth0")
+        for device in ("lo", "eth0"):
+            _ip("-n", self._name, "link", "set", device, "up")
+        self.heal()
+        _ip("-n", self._name, "route", "add", "default", "via", here)
+        self.within = ("ip", "netns", "exec", self._name)
+
+    def cut(self) -> None:
+        """Pull out the cable."""
+        _ip("link", "set", self._cable, "down")
+
+    def heal(self) -> None:
+        """Put it in again."""
+        _ip("link", "set", self._cable, "up")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _ip("netns", "del", self._name)  # and with it its end of the cable
+
+
+@contextmanager
+def in_the_middle() -> Iterator[str]:
+    """Have an address here that is the same from all machines, at the other end of their cables, and answer it."""
+    address = f"198.19.{_OURS}.1"
+    _ip("addr", "add", f"{address}/32", "dev", "lo")
+    try:
+        yield address
+    finally:
+        _ip("addr", "del", f"{address}/32", "dev", "lo")
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)  # noqa: S603, S607 - of the machine
+
+
+def has_networks() -> bool:
+    """Tell whether networks can be made here."""
+    try:
+        with Network(9):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
 
 
 class Submitter(threading.Thread):
@@ -163,16 +221,53 @@ def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) 
     assert counters["refused"] == 0, "the quota was never exceeded"
 
 
+def test_two_machines_one_of_which_is_cut_off(o3pro_emulator: Emulator, postgres: Postgres) -> None:
+    """Of two machines one loses its network, service and all: the other has the jobs; healed, both work on."""
+    if not has_networks():
+        pytest.skip("network namespaces cannot be made here: that takes root, and iproute2")
+    o3pro_emulator.set_knobs("seconds=45 queued=0")
+    database, port = postgres.database(), int(urlsplit(o3pro_emulator.endpoint).port or 0)
+    with ExitStack() as stack:
+        middle = stack.enter_context(in_the_middle())
+        tables = stack.enter_context(Wire(("127.0.0.1", postgres.port), (middle, 0)))
+        models = stack.enter_context(Wire(("127.0.0.1", port), (middle, 0)))
+        database = database.replace(f"127.0.0.1:{postgres.port}", f"{middle}:{tables.port}")
+        # The service is on each machine's own loopback, where plain HTTP is let go, and from there in the middle.
+        service = f"from tests.test_dbos_chaos import Wire\nWire(('{middle}', {models.port}), ('127.0.0.1', {port}))"
+
+        def machine(number: int) -> tuple[Network, Host]:
+            network = stack.enter_context(Network(number))
+            host = Host(o3pro_emulator, database, within=network.within, code=service)
+            return network, stack.enter_context(host).opened()
+
+        network, one = machine(1)
+        ids = [one.start(f"q {number}") for number in range(6)]
+        until(lambda: all(one.do("check_status", job_id)["status"] == "running" for job_id in ids))
+        _, other = machine(2)
+        begun = time.monotonic()
+        network.cut()
+        until(lambda: sorted(other.do("held")) == sorted(ids))
+        assert time.monotonic() - begun < 15
+        assert one.do("check_status", ids[0])["success"], "reads come from memory"
+        network.heal()
+        until(lambda: one.do("held") == [])
+        other.kill()
+        until(lambda: sorted(one.do("held")) == sorted(ids))
+        assert one.do("cancel_job", ids[0])["success"]
+    counters = o3pro_emulator.counters()
+    assert (counters["accepted"], counters["duplicates"]) == (6, {})
+
+
 def test_a_host_that_is_cut_off_loses_its_jobs_and_harms_nobody(o3pro_emulator: Emulator, postgres: Postgres) -> None:
     """A worker that no longer reaches the database is replaced in 15 seconds; healed, it works on as one of them."""
     o3pro_emulator.set_knobs("seconds=40 queued=0")
     database = postgres.database()
     with ExitStack() as stack:
-        wire = stack.enter_context(Wire(postgres.port))
+        wire = stack.enter_context(Wire(("127.0.0.1", postgres.port)))
         far = database.replace(f":{postgres.port}/", f":{wire.port}/")
         one = stack.enter_context(Host(o3pro_emulator, database, engine={"worker": False}))
         cut_off = stack.enter_context(Host(o3pro_emulator, far))
-        ids = [one.do("start_background_task", f"q {number}")["job_id"] for number in range(10)]
+        ids = [one.start(f"q {number}") for number in range(10)]
         until(lambda: all(one.do("check_status", job_id)["status"] == "running" for job_id in ids))
         other = stack.enter_context(Host(o3pro_emulator, database)).opened()
         begun = time.monotonic()
