@@ -52,6 +52,7 @@ SCENARIOS = {
     "take_up": Scenario("Taking jobs up"),
     "take_over": Scenario("Taking jobs over", "--rounds 3"),
     "kills": Scenario("Kills", "--kills 20"),
+    "machines": Scenario("Many machines"),
     "threads": Scenario("A hundred threads"),
     "traps": Scenario("Traps"),
     "web_shutdown": Scenario("How soon a web server ends", has_goals=True),
