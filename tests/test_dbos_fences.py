@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
+import subprocess
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -150,7 +152,9 @@ def test_a_database_that_cannot_be_had_is_told(caplog: pytest.LogCaptureFixture,
     assert "hush" not in repr(engine)
     with pytest.raises(StoreError) as told:
         BackgroundHandler(fake(), engine=engine)
-    assert ("127.0.0.1" in str(told.value) and "check that it runs" in str(told.value)) or "proc" in str(told.value)
+    where, what = ("127.0.0.1:1/jobs", "check that it runs") if "@" in url else ("/proc/no/jobs.db", "check the disk")
+    assert where in str(told.value)
+    assert what in str(told.value)
     with Driver("async", fake(), {"engine": engine}) as driver:
         reply = driver.do("start_background_task", "q")
         assert not reply["success"]
@@ -179,3 +183,32 @@ def test_settings_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "o3pro_bg._dbos.database", None)
     with pytest.raises(ConfigError, match=r"pip install \"o3pro-bg\[dbos\]\""):
         DbosEngine(url)
+
+
+FORKED = """
+import os, sys, warnings
+from o3pro_bg import BackgroundHandler, DbosEngine, StoreError
+from o3pro_bg.testing import FakeClient, FakeRemote
+
+engine = DbosEngine(sys.argv[1], poll=0.1, worker=sys.argv[2] == "worker")
+handler = BackgroundHandler(FakeClient(FakeRemote(seconds=0.0, queued=0.0)), engine=engine)
+handler.start_background_task("q")
+if os.fork() == 0:
+    try:
+        print(handler.start_background_task("q")["success"], len(handler.list_active_jobs()), flush=True)
+    except StoreError as told:
+        print("make the handler after the fork" in str(told), flush=True)
+    os._exit(0)
+os.wait()
+print(handler.start_background_task("q")["success"])
+handler.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize(("part", "says"), [("worker", "True True"), ("submitter", "True 2 True")])
+def test_a_forked_process(database: str, part: str, says: str) -> None:
+    """A child of one that lives no jobs begins anew; that of a worker is told what to do; the parent goes on."""
+    command = [sys.executable, "-c", FORKED, database, part]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    assert done.stdout.split() == says.split()

@@ -14,6 +14,7 @@ from dbos import error as troubles
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from o3pro_bg._sqlite.causes import explain
 from o3pro_bg._sqlite.place import absolute, make
 from o3pro_bg.errors import StoreError
 
@@ -137,8 +138,14 @@ class Database:
         """Have every fault be a `StoreError` that says whose it is; its cause, which may quote rows, is dropped."""
         try:
             yield
-        except (SQLAlchemyError, troubles.DBOSException) as exc:
-            raise StoreError(f"the job store {self.place}: {_explain(exc)}") from None
+        except (SQLAlchemyError, troubles.DBOSException, OSError) as exc:
+            raise StoreError(f"the job store {self.place}: {self._explain(exc)}") from None
+
+    def _explain(self, exc: BaseException) -> str:
+        cause = exc.orig if isinstance(exc, DBAPIError) else exc
+        if isinstance(cause, sqlite3.Error | OSError):
+            return explain(str(self._url.database), cause)
+        return _explain(exc)
 
     def now(self) -> sa.ColumnElement[float]:
         """Answer the database's own clock, which all hosts share: Unix time in seconds."""
@@ -192,6 +199,6 @@ def _explain(exc: BaseException) -> str:
     said = str(exc.orig)
     if not state and any(word in said for word in _REFUSED):
         return _CAUSES["3D" if "does not exist" in said else "28"]
-    if exc.connection_invalidated or (not state and "sqlite" not in type(exc.orig).__module__):
+    if exc.connection_invalidated or not state:
         return _UNREACHABLE
     return f"it refuses this ({type(exc.orig).__name__} {state})".replace(" )", ")")

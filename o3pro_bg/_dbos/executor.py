@@ -84,13 +84,19 @@ def join(worker: Worker, database: Database) -> None:
         StoreError: This process's DBOS works on another database, or is that of the process which it was forked from.
     """
     with _CHANGES:
+        check(database)
+        if internals._dbos_global_instance is None:
+            _launch(database)
+        _WORKERS.append(worker)
+
+
+def check(database: Database) -> None:
+    """Raise `StoreError` where this process can live no jobs of this database, before anything is done with it."""
+    with _CHANGES:
         _CHANGES.wait_for(lambda: not _OURS.is_stopping or _OURS.pid != os.getpid(), timeout=_PATIENCE)
         running = internals._dbos_global_instance
-        if running is None:
-            _launch(database)
-        elif (why := _objection(running, database)) is not None:
+        if running is not None and (why := _objection(running, database)) is not None:
             raise StoreError(f"the job store {database.place}: {why}")
-        _WORKERS.append(worker)
 
 
 def pause(worker: Worker) -> None:

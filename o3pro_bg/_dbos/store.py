@@ -106,6 +106,8 @@ class DbosStore(WrittenStore):
         """Be connected, and dealt jobs if this is a worker, for as long as the journal is needed."""
         terms, tables = self._terms, JobTables(self._database)
         with ExitStack() as stack:
+            if terms.is_worker:
+                executor.check(self._database)
             stack.callback(self._database.close)
             tables.prepare()
             dealer = stack.enter_context(closing(Dealer(self._database)))
