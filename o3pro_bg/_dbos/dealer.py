@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+import sqlalchemy as sa
 from dbos import DBOSClient, EnqueueOptions, WorkflowSerializationFormat
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from o3pro_bg._dbos.database import Database
     from o3pro_bg._records import JobRecord
 
@@ -43,6 +42,8 @@ class Dealer:
             lazy=True,
             retry_connection_errors=False,
         )
+        self._workflow_id: sa.ColumnClause[str] = sa.column("workflow_uuid")
+        self._workflows = sa.table("workflow_status", self._workflow_id, schema=database.schema)
 
     def open_queue(self, endpoint: str, *, most: int | None, at_hand: int, poll: float) -> None:
         """
@@ -72,6 +73,12 @@ class Dealer:
             "serialization_type": WorkflowSerializationFormat.PORTABLE,  # JSON, whatever the application uses
         }
         self._client.enqueue_in_transaction(connection, options, record.job_id, epoch, queue_of(request.endpoint))
+
+    def has_dealt(self, job_id: str, epoch: int, connection: sa.Connection) -> bool:
+        """Tell whether the job was ever dealt in this epoch; that outlives the job's row."""
+        which = self._workflow_id == f"{job_id}.{epoch}"
+        found = connection.execute(sa.select(self._workflow_id).select_from(self._workflows).where(which))
+        return found.first() is not None
 
     def under_way(self) -> list[tuple[str, int]]:
         """Answer the jobs, with their epochs, that some process was dealt, and that it has not ended there."""

@@ -9,15 +9,18 @@ transaction, and who is dealt it claims it, once. What nobody holds, and was nev
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from o3pro_bg._dbos.tables import InDoubtError
 from o3pro_bg._records import Failure, JobRecord, News
 from o3pro_bg._sqlite.journal import PATIENCE, Journal, Known
 from o3pro_bg._states import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from o3pro_bg._dbos.dealer import Dealer
     from o3pro_bg._dbos.tables import JobTables
@@ -62,6 +65,39 @@ class SharedJournal(Journal):
         self._stop = stop
         self._beats = 0
         self._suspects: set[tuple[str, int]] = set()
+        self._inserted: list[JobRecord] = []  # in the transaction under way
+        self._in_doubt: list[JobRecord] = []  # of which it was told that they are not kept
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Do what is done inside as one step; what is kept though it was told that it is not, is withdrawn before."""
+        if self._in_doubt:
+            with super().transaction():
+                for record in self._in_doubt:
+                    self._withdraw(record)
+            self._in_doubt = []
+        self._inserted = []
+        try:
+            with super().transaction(durable=durable):
+                yield
+        except InDoubtError:
+            self._in_doubt = self._inserted
+            raise
+
+    def _withdraw(self, record: JobRecord) -> None:
+        """
+        Remove a job of which nobody learned; one that is held already is cancelled.
+
+        One that is held and has a key is left alone: who gives the key again gets it.
+        """
+        known = self._view(record.job_id)
+        if known is None:
+            return
+        if not _may_be_sent(known.record) and self._tables.remove_free(known.number):
+            self._step(record.job_id, None)
+        elif record.request.dedupe_key is None:
+            super().wish(record.job_id, time.time())
+        self._news.add(record.job_id)
 
     def insert(self, record: JobRecord) -> JobRecord:
         """Add a job and have it dealt out; answer its record, or that of the job which has its key or its id."""
@@ -71,6 +107,8 @@ class SharedJournal(Journal):
             if record.request.timeout is not None:
                 self._tables.set_due(known.number, record.created_at + record.request.timeout)
             self._dealer.deal(self._tables.connection, record, known.epoch)
+            self._tables.evidence = partial(self._dealer.has_dealt, record.job_id, known.epoch)
+            self._inserted.append(record)
         return record if kept is waits else kept
 
     def claim(self, job_id: str, epoch: int) -> bool:
@@ -140,7 +178,7 @@ class SharedJournal(Journal):
 
     def _end_unsent(self, job_id: str, news: News) -> None:
         known = self._view(job_id)
-        if known is None or known.record.sent_at is not None or known.record.response_id is not None:
+        if known is None or _may_be_sent(known.record):
             return
         ended = known._replace(record=known.record.apply(news, time.monotonic()))
         if ended.record is not known.record and self._tables.update(self._row(ended), self._seq + 1, if_free=True):
@@ -172,3 +210,7 @@ class SharedJournal(Journal):
                     self._deal_again(job_id)
             with self._tables.told():
                 self._dealer.call_off(job_id, epoch)
+
+
+def _may_be_sent(record: JobRecord) -> bool:
+    return record.sent_at is not None or record.response_id is not None

@@ -9,6 +9,7 @@ host it comes from. `jobs.due_at` is when a job has to have ended; `pace` is whe
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from o3pro_bg._sqlite.rows import crc_of, row_from
 from o3pro_bg.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from o3pro_bg._dbos.database import Database
     from o3pro_bg._sqlite.rows import Row
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 """The version of these tables; workers of another one have to be told from ours."""
 
+_PATIENCE: Final = 10.0  # seconds in which it has to be found out whether a transaction was committed
+_AGAIN: Final = 0.2  # seconds until that is tried again
+
 _BIG: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+class InDoubtError(StoreError):
+    """Nobody can tell, for now, whether a transaction was committed."""
 
 
 class JobTables:
@@ -41,6 +49,8 @@ class JobTables:
 
     Attributes:
         connection: That of the transaction under way.
+        evidence: What tells, over a connection, whether the transaction under way was committed; None where its failure
+            may be told of one that was.
         told: Has every fault be a `StoreError`.
     """
 
@@ -48,6 +58,7 @@ class JobTables:
         self.path = database.place
         self.told = database.told
         self.connection: sa.Connection
+        self.evidence: Callable[[sa.Connection], bool] | None = None
         self._database = database
         self._metadata = metadata = sa.MetaData(schema=database.schema)
         self._meta = sa.Table(
@@ -130,13 +141,41 @@ class JobTables:
 
     @contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[None]:
-        """Change the tables in one transaction, alone; it outlives a crash of the database's host if `durable`."""
+        """
+        Change the tables in one transaction, alone; it outlives a crash of the database's host if `durable`.
+
+        Where there is `evidence` of it, a commit whose answer is lost is looked for. Then `StoreError` says that
+        nothing is kept, and never will be; an `InDoubtError`, that this cannot be told.
+        """
+        self.evidence, is_at_its_end = None, False
+        try:
+            with self._alone(durable=durable):
+                yield
+                is_at_its_end = True  # so only the commit can still fail
+        except StoreError:
+            if not is_at_its_end or self.evidence is None or not self._is_kept(self.evidence):
+                raise
+
+    @contextmanager
+    def _alone(self, *, durable: bool) -> Iterator[None]:
         with self._transaction(only_reads=False):
             if not self._database.is_sqlite:
                 if not durable:
                     self._do(sa.text("SET LOCAL synchronous_commit = off"))
                 self._do(sa.select(self._meta.c.one).with_for_update())
             yield
+
+    def _is_kept(self, evidence: Callable[[sa.Connection], bool]) -> bool:
+        """Tell what became of a transaction whose commit failed: whoever is alone after it sees how it ended."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with self._alone(durable=False):
+                    return evidence(self.connection)
+            except StoreError as trouble:
+                if time.monotonic() > deadline:
+                    raise InDoubtError(f"{trouble}; if a job was kept, it is withdrawn") from None
+            time.sleep(_AGAIN)
 
     @contextmanager
     def _transaction(self, *, only_reads: bool) -> Iterator[None]:
@@ -227,6 +266,14 @@ class JobTables:
         """Forget a job."""
         self._do(sa.delete(self._jobs).where(self._jobs.c.number == number))
         self._do(sa.delete(self._requests).where(self._requests.c.number == number))
+
+    def remove_free(self, number: int) -> bool:
+        """Forget a job that nobody holds; False where somebody does."""
+        if is_free := self._changes(
+            sa.delete(self._jobs).where(self._jobs.c.number == number, self._jobs.c.owner.is_(None))
+        ):
+            self.remove(number)
+        return is_free
 
     def hand_over(self, number: int, owner: str | None, epoch: int, seq: int) -> None:
         """Set who holds a job, and since which epoch."""
