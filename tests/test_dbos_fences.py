@@ -8,13 +8,16 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from dbos import DBOSClient
 
 from o3pro_bg import BackgroundHandler, ConfigError, DbosEngine, StoreError
+from o3pro_bg._dbos import engine
 from o3pro_bg._dbos.database import parsed
 
 from .faces import QUICK, Driver, fake
@@ -23,7 +26,6 @@ from .peers import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from o3pro_bg.emulator import Emulator
 
@@ -183,6 +185,23 @@ def test_settings_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "o3pro_bg._dbos.database", None)
     with pytest.raises(ConfigError, match=r"pip install \"o3pro-bg\[dbos\]\""):
         DbosEngine(url)
+
+
+@pytest.mark.parametrize("installed", ["3.3.9", "3.40.0", "3.5.0", "4.0"])
+def test_another_version_of_dbos_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str) -> None:
+    """A version of DBOS that was not tested is refused, before it is imported, with what to install."""
+    monkeypatch.setattr(engine, "version", lambda name: installed)
+    monkeypatch.setitem(sys.modules, "o3pro_bg._dbos.database", None)
+    with pytest.raises(ConfigError, match=rf"DBOS 3\.4, and {installed} is installed: pip install"):
+        DbosEngine(f"sqlite:///{tmp_path}/jobs.db")
+
+
+def test_the_version_of_dbos_is_pinned() -> None:
+    """What the extra installs is what the engine takes."""
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    (pin,) = (each for each in extras["optional-dependencies"]["dbos"] if each.startswith("dbos"))
+    major, minor = engine.TESTED.split(".")
+    assert pin == f"dbos>={engine.TESTED},<{major}.{int(minor) + 1}"
 
 
 FORKED = """

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
 
 from o3pro_bg._figures import is_figure, is_positive
 from o3pro_bg.errors import ConfigError
 
 if TYPE_CHECKING:
     from o3pro_bg._dbos.store import DbosStore
+
+TESTED: Final = "3.4"
+"""The versions of DBOS with whose inner parts `executor` was tested: what is launched, its threads, how it ends."""
 
 
 class DbosEngine:
@@ -39,7 +43,7 @@ class DbosEngine:
         place: The database's URL without its password.
 
     Raises:
-        ConfigError: DBOS is not installed.
+        ConfigError: DBOS is not installed, or in a version with which this was not tested.
         ValueError: That is no URL of such a database, or a figure is out of bounds.
     """
 
@@ -55,6 +59,12 @@ class DbosEngine:
         schema: str = "dbos",
     ) -> None:
         try:
+            installed = version("dbos")
+            if not f"{installed}.".startswith(f"{TESTED}."):
+                raise ConfigError(
+                    f"DbosEngine works with DBOS {TESTED}, and {installed} is installed: "
+                    'pip install "o3pro-bg[dbos]" brings the right one'
+                )
             from o3pro_bg._dbos.database import Database
         except ImportError as exc:
             raise ConfigError(
