@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
-from .terminal import Account
+from .terminal import Account, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +52,35 @@ def test_a_worker_lives_what_others_submit(account: Account, o3pro_emulator: Emu
     assert b"working for sqlite" in said
     assert b"Traceback" not in said
     assert account.says("status", later, *place)[1].split()[1] == "cancelled"
+
+
+def test_serve_answers_for_jobs_that_a_worker_lives(account: Account, tmp_path: Path) -> None:
+    """What comes in over HTTP waits for a worker, whose answer goes out over HTTP; `serve` lives no jobs itself."""
+    account.environment["O3PRO_BG_DATABASE"] = f"sqlite:///{tmp_path}/shared.db"
+    serving = account.start("serve", "--port", "0")
+    worker = None
+    try:
+        assert serving.stdout is not None
+        place = re.findall(r"http://\S+/", serving.stdout.readline().decode())[0]
+        with httpx2.Client(base_url=place, trust_env=False, timeout=60) as http:
+            job_id = http.post("api/jobs", json={"question": "Why?"}).json()["job_id"]
+            assert http.get(f"api/jobs/{job_id}").json()["status"] == "started"
+            worker = account.start("worker")
+            wait_until(lambda: http.get(f"api/jobs/{job_id}").json()["status"] == "completed", "the end of the job")
+            assert "[emulator]" in http.get(f"api/jobs/{job_id}/result").json()["response"]
+            assert job_id in account.says("list", "--json")[1]
+    finally:
+        for process in filter(None, (serving, worker)):
+            process.send_signal(signal.SIGINT)
+        said = [process.communicate(timeout=30)[1] for process in filter(None, (serving, worker))]
+    assert (serving.returncode, said[0]) == (130, b"")
+
+
+@pytest.mark.parametrize("url", ["mysql://me:hush@host/name", "postgresql://me:hush@127.0.0.1:1/name"])
+def test_serve_without_a_database_says_so(account: Account, url: str) -> None:
+    """A database that is none, or that cannot be reached, is a sentence without its password."""
+    code, _, err = account.says("serve", "--port", "0", "--database", url)
+    assert (code, "hush" in err, "Traceback" in err) == (6, False, False), err
 
 
 def test_the_database_may_stand_in_the_environment(account: Account, tmp_path: Path) -> None:

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from o3pro_bg import DbosEngine
+from o3pro_bg.web import lifespan
+
+from .faces import QUICK, fake
 from .host import Host
 from .peers import until
 
@@ -58,6 +62,14 @@ def test_any_process_answers_for_any_job(o3pro_emulator: Emulator, host: Open, f
     assert other.do("remove_job", job_id)["success"]
     until(lambda: one.do("list_active_jobs") == [])
     assert o3pro_emulator.counters()["accepted"] == 1
+
+
+async def test_a_lifespan_takes_the_engine(database: str) -> None:
+    """A web server's handler lives jobs of a database as any other does, and lets go of them as the server ends."""
+    async with lifespan(fake(), engine=DbosEngine(database, poll=0.02), pace=QUICK)(None) as state:
+        assert await (await state["o3pro_bg"].submit("q")).result(20)
+    async with lifespan(fake(), engine=DbosEngine(database, worker=False))(None) as state:
+        assert [job["status"] for job in await state["o3pro_bg"].list_active_jobs()] == ["completed"]
 
 
 def test_a_cancel_reaches_whoever_lives_the_job(o3pro_emulator: Emulator, host: Open) -> None:

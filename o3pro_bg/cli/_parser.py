@@ -210,7 +210,8 @@ def _helping(verbs: _Verbs) -> None:
         "serve",
         "serve --port 8080",
         "serve --host 0.0.0.0   # asks for a token: O3PRO_BG_TOKEN, or one that is made",
-        parts=(_a_place,),
+        "serve --database postgresql://user@host/name   # the jobs that workers live",
+        parts=(_a_shared_place,),
     )
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen at; default: 127.0.0.1")
     serve.add_argument("--port", type=_port, default=8765, help="the port; default: 8765; 0 is a free one")

@@ -113,12 +113,15 @@ def handler_of(arguments: argparse.Namespace, max_concurrency: int | None = None
     config = config_of(arguments)
     if problems := config.validate():
         raise Stop(Exit.CONFIGURATION, "\n".join([*problems, "(o3pro-bg doctor looks at all of it)"]))
-    settings: Settings = {"language": language(), "max_concurrency": max_concurrency}
-    if (database := database_of(arguments)) is None:
-        settings["store"] = store_of(arguments)
-    else:
-        settings["engine"] = engine_of(database, worker=False)  # `o3pro-bg worker` lives them
+    settings: Settings = {"language": language(), "max_concurrency": max_concurrency, **place_of(arguments)}
     return BackgroundHandler(O3ProClient(config), **settings)
+
+
+def place_of(arguments: argparse.Namespace) -> Settings:
+    """Answer the settings that say where the jobs are; raises `Stop` where they can be nowhere."""
+    if (database := database_of(arguments)) is None:
+        return {"store": store_of(arguments)}
+    return {"engine": engine_of(database, worker=False)}  # `o3pro-bg worker` lives them
 
 
 def engine_of(database: str, **terms: Any) -> DbosEngine:

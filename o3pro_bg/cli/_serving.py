@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from o3pro_bg.cli._exits import Exit, Stop
-from o3pro_bg.cli._place import config_of, home, language, store_of
+from o3pro_bg.cli._place import config_of, home, language, place_of
 from o3pro_bg.cli._screen import put, say
 from o3pro_bg.errors import StoreError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette as Host
 
+    from o3pro_bg._settings import Settings
     from o3pro_bg.client import O3ProClient
 
 VARIABLE: Final = "O3PRO_BG_TOKEN"
@@ -38,13 +39,14 @@ def serve(arguments: argparse.Namespace) -> Exit:
     config = config_of(arguments)
     if problems := config.validate():
         raise Stop(Exit.CONFIGURATION, "\n".join([*problems, "(o3pro-bg doctor looks at all of it)"]))
-    store, token = store_of(arguments), _token(arguments.host)
+    settings: Settings = {"language": language(), **place_of(arguments)}
+    token = _token(arguments.host)
     listener = _listener(arguments.host, arguments.port)
-    _run(O3ProClient(config), store, token, listener)
+    _run(O3ProClient(config), settings, token, listener)
     return Exit.COMPLETED
 
 
-def _run(client: O3ProClient, store: str, token: str | None, listener: socket.socket) -> None:
+def _run(client: O3ProClient, settings: Settings, token: str | None, listener: socket.socket) -> None:
     """Serve until a signal comes; raises StoreError where the jobs cannot be had."""
     import uvicorn
     from starlette.applications import Starlette
@@ -58,7 +60,7 @@ def _run(client: O3ProClient, store: str, token: str | None, listener: socket.so
     async def living(host: Host) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
-                await stack.enter_async_context(lifespan(client, store=store, language=language())(host))
+                await stack.enter_async_context(lifespan(client, **settings)(host))
                 put(f"The page of the jobs: {_place_of(listener)} ({_reach(listener)}). Ctrl-C ends it; jobs go on.")
             except StoreError as trouble:  # the server would print a traceback
                 troubles.append(trouble)
