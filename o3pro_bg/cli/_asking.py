@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from o3pro_bg._admission import Refused, admit
 from o3pro_bg.cli._exits import Exit, Stop, of_status
-from o3pro_bg.cli._place import handler_of, language
+from o3pro_bg.cli._place import database_of, handler_of, language
 from o3pro_bg.cli._reading import tell_result
 from o3pro_bg.cli._screen import is_live, live, put, put_json, say
 from o3pro_bg.cli._watching import state_of, ticks
@@ -43,17 +43,18 @@ def ask(arguments: argparse.Namespace) -> Exit:
 
 
 def submit(arguments: argparse.Namespace) -> Exit:
-    """Ask, print the id, and go as soon as the service has accepted the question."""
+    """Ask, print the id, and go as soon as the service has the question, or a database keeps it for a worker."""
     question = text_of(arguments.question)
+    leaves_here = database_of(arguments) is None
     with handler_of(arguments) as handler:
         started = _start(handler, question, arguments)
         put_json(started) if arguments.json else put(started["job_id"])
         job = handler.job(started["job_id"])
-        until = time.monotonic() + _TO_LEAVE
+        until = time.monotonic() + (_TO_LEAVE if leaves_here else 0)
         while job.response_id is None and not job.done() and time.monotonic() < until:
             time.sleep(0.02)
         reply = handler.check_status(job.id)
-        if job.response_id is None and not job.done():
+        if leaves_here and job.response_id is None and not job.done():
             reason = why(job.waiting) or "it is on its way"
             say(f"the question has not been accepted yet ({reason}): `o3pro-bg watch` sends it")
         if "error" in reply:
