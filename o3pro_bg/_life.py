@@ -118,7 +118,7 @@ class Life:
                 self.drop()
         elif self._shared.leaves_unsent and self._submission.is_waiting:
             self.drop()
-        elif self._shared.cancel_on_close or not self._is_sent:
+        elif (self._shared.cancel_on_close or not self._is_sent) and self._ledger.holds(self._job_id):
             self.cancel()
         self._nap.end()
 

@@ -50,7 +50,9 @@ class Settings(TypedDict, total=False):
         delete_remote: Whether a job that is forgotten (by `retain`, `remove_job` or `clear_finished`) is also deleted
             at the service; default not, and the service keeps a response for 30 days.
         on_close: `"cancel"` cancels jobs under way when the handler closes, `"detach"` leaves them running at the
-            service. Default is to detach with a store, and to cancel without.
+            service. Default is to detach with a store, and to cancel without. With an `engine` it is about the jobs
+            that this process lives, whoever submitted them: those that wait for a worker, or are lived by another
+            process, go on.
         resubmit_uncertain: Send a create again that may have been accepted, and so perhaps pay twice.
         lost_after: Seconds for which the service has to deny a response before its job fails, and for which a process
             that was taken for dead may still tell the id of one whose question was leaving; default 30.

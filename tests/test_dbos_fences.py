@@ -19,6 +19,7 @@ from dbos import DBOSClient
 from o3pro_bg import BackgroundHandler, ConfigError, DbosEngine, StoreError
 from o3pro_bg._dbos import engine
 from o3pro_bg._dbos.database import parsed
+from o3pro_bg.testing import FakeClient, FakeRemote
 
 from .faces import QUICK, Driver, fake
 from .host import Host
@@ -93,6 +94,21 @@ def test_values_are_json_and_hold_no_question(host: Open, path: Path) -> None:
     assert len(outputs) == 2, "two steps: submit, and watch"
     assert {how for _, how in outputs} == {"portable_json"}
     assert SECRET not in str((inputs, outputs))
+
+
+def test_who_closes_cancels_what_it_lives_alone(tmp_path: Path) -> None:
+    """`on_close="cancel"` is no matter of jobs that wait for a worker, however soon after their start it comes."""
+    others = DbosEngine(f"sqlite:///{tmp_path}/jobs.db", worker=False)
+    for _ in range(5):
+        with BackgroundHandler(fake(), engine=others, on_close="cancel") as submitter:
+            submitter.submit("q")
+    with BackgroundHandler(fake(), engine=others) as reader:
+        assert [job["status"] for job in reader.list_active_jobs()] == ["started"] * 5
+    worker = DbosEngine(f"sqlite:///{tmp_path}/jobs.db", poll=0.02)
+    remote = FakeRemote(seconds=100, queued=0)
+    with BackgroundHandler(FakeClient(remote), engine=worker, on_close="cancel", pace=QUICK) as handler:
+        until(lambda: {job["status"] for job in handler.list_active_jobs()} == {"running"})
+    assert {job["status"] for job in handler.list_active_jobs()} == {"cancelled"}
 
 
 OWN = """
