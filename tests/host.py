@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from o3pro_bg import DbosEngine, O3ProClient, O3ProConfig, Pace
@@ -21,7 +21,7 @@ from o3pro_bg import DbosEngine, O3ProClient, O3ProConfig, Pace
 from .faces import Driver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from o3pro_bg.emulator import Emulator
 
@@ -110,11 +110,16 @@ class Host:
     def __enter__(self) -> Self:
         return self
 
-    def close(self) -> None:
-        """Have it close its handler, and end."""
+    def leave(self) -> None:
+        """Have it close its handler, and do not wait."""
         if self.process.poll() is None and self.process.stdin is not None:
             self.go_on()
             self.process.stdin.close()
+
+    def close(self) -> None:
+        """Have it close its handler, and end."""
+        self.leave()
+        if self.process.poll() is None:
             try:
                 self.process.wait(SOON)
             except subprocess.TimeoutExpired:
@@ -126,6 +131,21 @@ class Host:
             if stream is not None:
                 with suppress(BrokenPipeError):
                     stream.close()
+
+
+@contextmanager
+def hosts(emulator: Emulator, database: str) -> Iterator[Callable[..., Host]]:
+    """Start one more host with each call; in the end all of them close at once."""
+    with ExitStack() as stack:
+        started: list[Host] = []
+
+        def start(**settings: Any) -> Host:
+            started.append(stack.enter_context(Host(emulator, database, **settings)))
+            return started[-1]
+
+        yield start
+        for host in started:
+            host.leave()
 
 
 def _answer(driver: Driver, verb: str, args: list[Any], options: dict[str, Any]) -> Any:

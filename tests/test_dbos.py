@@ -6,7 +6,6 @@ import random
 import sys
 import threading
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +14,7 @@ from o3pro_bg import DbosEngine
 from o3pro_bg.web import lifespan
 
 from .faces import QUICK, fake
-from .host import Host
+from .host import Host, hosts
 from .peers import until
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are s
 @pytest.fixture
 def host(o3pro_emulator: Emulator, database: str) -> Iterator[Open]:
     """Start one more host, over the emulator and the database."""
-    with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(Host(o3pro_emulator, database, **settings))
+    with hosts(o3pro_emulator, database) as start:
+        yield start
 
 
 def submitter(host: Open, **settings: Any) -> Host:
@@ -48,7 +47,7 @@ def running(host: Host, job_id: str) -> None:
 # --- any process ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize(("face", "database"), [("sync", "sqlite"), ("async", "postgresql")], indirect=["database"])
 def test_any_process_answers_for_any_job(o3pro_emulator: Emulator, host: Open, face: str) -> None:
     """A job that one process submits, another lives; a third one waits for it, has its answer, and lists it."""
     o3pro_emulator.set_knobs("seconds=0.3 queued=0 text=42")
@@ -106,15 +105,15 @@ def test_the_time_of_a_job_is_over_though_nobody_took_it(host: Open) -> None:
 def test_one_key_is_one_job(o3pro_emulator: Emulator, host: Open) -> None:
     """Hosts that submit with the same key get the same job, also after it has ended."""
     o3pro_emulator.set_knobs("seconds=0.2 queued=0")
-    hosts = [host(), submitter(host), host()]
+    several = [host(), submitter(host), host()]
     for number in range(5):
-        for each in hosts:
+        for each in several:
             each.send("submit", "q", dedupe_key=f"key {number} é")
-        job_id, *others = [each.receive() for each in hosts]
+        job_id, *others = [each.receive() for each in several]
         assert len(job_id) == 32, job_id
         assert others == [job_id, job_id]
-        hosts[1].do("wait", job_id, 20)
-        assert hosts[2].do("submit", "q", dedupe_key=f"key {number} é") == job_id
+        several[1].do("wait", job_id, 20)
+        assert several[2].do("submit", "q", dedupe_key=f"key {number} é") == job_id
     assert o3pro_emulator.counters()["accepted"] == 5
 
 
@@ -123,7 +122,7 @@ def test_max_concurrency_and_priority_hold_for_all_hosts(o3pro_emulator: Emulato
     o3pro_emulator.set_knobs("seconds=0.4 queued=0")
     one = submitter(host)
     ids = [one.start(f"q {number}", priority=number) for number in range(8)]
-    hosts = [host(max_concurrency=2), host(max_concurrency=2)]
+    workers = [host(max_concurrency=2), host(max_concurrency=2)]
     assert all(reply["success"] for reply in one.do("wait_all", ids, 30).values())
     facts = one.do("facts")
     spans = [(fact["sent_at"], fact["ended_at"]) for fact in facts.values()]
@@ -132,13 +131,17 @@ def test_max_concurrency_and_priority_hold_for_all_hosts(o3pro_emulator: Emulato
     order = sorted(ids, key=lambda job_id: facts[job_id]["sent_at"])
     assert {*order[:2]} == {*ids[-2:]}
     assert order[-1] in ids[:3]  # two are under way at once, so neighbours may change places
-    assert len(hosts) == 2
+    assert all(worker.process.poll() is None for worker in workers)
 
 
 # --- whoever dies -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", ["kill -9", "stands still", "closes"])
+@pytest.mark.parametrize(
+    ("end", "database"),
+    [("kill -9", "sqlite"), ("kill -9", "postgresql"), ("stands still", "postgresql"), ("closes", "sqlite")],
+    indirect=["database"],
+)
 def test_jobs_of_the_dead_are_lived_by_others(o3pro_emulator: Emulator, host: Open, end: str) -> None:
     """Of a worker that dies, stands still or closes, another one has the jobs in 15 seconds; each was created once."""
     o3pro_emulator.set_knobs("seconds=30 queued=0")
@@ -166,6 +169,7 @@ def test_jobs_of_the_dead_are_lived_by_others(o3pro_emulator: Emulator, host: Op
     assert (counters["accepted"], counters["duplicates"], counters["cancels"]) == (5, {}, 5)
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # what others have of the dead is tested on both
 def test_a_deadline_survives_its_worker(o3pro_emulator: Emulator, host: Open) -> None:
     """A job that is lived by a second worker still ends when its time is over."""
     o3pro_emulator.set_knobs("seconds=60 queued=0")
@@ -192,6 +196,7 @@ def test_a_dead_worker_takes_up_no_place(o3pro_emulator: Emulator, host: Open) -
     assert o3pro_emulator.counters()["duplicates"] == {}
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # test_dbos_chaos does it on PostgreSQL
 def test_workers_are_killed_at_random(o3pro_emulator: Emulator, host: Open) -> None:
     """Twenty jobs, whose workers are killed at any moment and replaced: all end, and none was created twice."""
     o3pro_emulator.set_knobs("seconds=0.5 queued=0")

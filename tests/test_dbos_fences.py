@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from o3pro_bg._dbos.database import parsed
 from o3pro_bg.testing import FakeClient, FakeRemote
 
 from .faces import QUICK, Driver, fake
-from .host import Host
+from .host import Host, hosts
 from .peers import until
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def host(o3pro_emulator: Emulator, path: Path) -> Iterator[Open]:
     """Start one more host, over the emulator and the database."""
-    with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(Host(o3pro_emulator, f"sqlite:///{path}", **settings))
+    with hosts(o3pro_emulator, f"sqlite:///{path}") as start:
+        yield start
 
 
 def rows(path: Path, sql: str) -> list[tuple[str, ...]]:
