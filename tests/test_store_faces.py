@@ -438,9 +438,9 @@ def test_what_is_no_path_is_refused(path: str) -> None:
 
 def test_a_cancel_that_cannot_be_passed_on_says_so(open_face: Open) -> None:
     """A job that another process holds is cancelled by way of the file; where that fails, the reply says so."""
-    first = open_face(fake(seconds=FOREVER))
+    first = open_face(fake(seconds=FOREVER, queued=FOREVER))
     job_id = first.start()
-    second = open_face(fake(seconds=FOREVER))
+    second = open_face(fake(seconds=FOREVER, queued=FOREVER))
     assert second.do("check_status", job_id)["success"]
     stuck(second, "the disk is full")
     reply = second.do("cancel_job", job_id)
