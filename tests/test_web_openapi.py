@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import subprocess
@@ -89,4 +88,3 @@ async def test_the_bounds_are_in_the_document() -> None:
         question = (await page.get("/openapi.json"))["components"]["schemas"]["Question"]["properties"]
         assert question["question"]["maxLength"] == 77
         assert question["effort"]["enum"] == [*page.desk.efforts]
-        await asyncio.sleep(0)

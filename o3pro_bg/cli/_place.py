@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from o3pro_bg._dbos.engine import DbosEngine
     from o3pro_bg._records import JobRecord
     from o3pro_bg._settings import Settings
+    from o3pro_bg.client import O3ProClient
     from o3pro_bg.config import O3ProConfig
     from o3pro_bg.handler import BackgroundHandler
 
@@ -107,14 +108,21 @@ def handler_of(arguments: argparse.Namespace, max_concurrency: int | None = None
 
     Raises `Stop` where the configuration makes no client.
     """
-    from o3pro_bg.client import O3ProClient
     from o3pro_bg.handler import BackgroundHandler
+
+    client = client_of(arguments)
+    settings: Settings = {"language": language(), "max_concurrency": max_concurrency, **place_of(arguments)}
+    return BackgroundHandler(client, **settings)
+
+
+def client_of(arguments: argparse.Namespace) -> O3ProClient:
+    """Answer a client of the configuration; raises `Stop` where it makes none."""
+    from o3pro_bg.client import O3ProClient
 
     config = config_of(arguments)
     if problems := config.validate():
         raise Stop(Exit.CONFIGURATION, "\n".join([*problems, "(o3pro-bg doctor looks at all of it)"]))
-    settings: Settings = {"language": language(), "max_concurrency": max_concurrency, **place_of(arguments)}
-    return BackgroundHandler(O3ProClient(config), **settings)
+    return O3ProClient(config)
 
 
 def place_of(arguments: argparse.Namespace) -> Settings:

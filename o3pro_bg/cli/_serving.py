@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from o3pro_bg.cli._exits import Exit, Stop
-from o3pro_bg.cli._place import config_of, home, language, place_of
+from o3pro_bg.cli._place import client_of, home, language, place_of
 from o3pro_bg.cli._screen import put, say
 from o3pro_bg.errors import StoreError
 
@@ -34,15 +34,11 @@ def serve(arguments: argparse.Namespace) -> Exit:
     """Serve the command's jobs until Ctrl-C; they go on after it."""
     if not all(map(find_spec, ("starlette", "uvicorn"))):
         raise Stop(Exit.CONFIGURATION, "serve needs the extra web: pip install 'o3pro-bg[web]'")
-    from o3pro_bg.client import O3ProClient
-
-    config = config_of(arguments)
-    if problems := config.validate():
-        raise Stop(Exit.CONFIGURATION, "\n".join([*problems, "(o3pro-bg doctor looks at all of it)"]))
+    client = client_of(arguments)
     settings: Settings = {"language": language(), **place_of(arguments)}
     token = _token(arguments.host)
     listener = _listener(arguments.host, arguments.port)
-    _run(O3ProClient(config), settings, token, listener)
+    _run(client, settings, token, listener)
     return Exit.COMPLETED
 
 

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from o3pro_bg.cli._exits import Exit, Stop
-from o3pro_bg.cli._place import config_of, database_of, engine_of, language
+from o3pro_bg.cli._place import client_of, database_of, engine_of, language
 from o3pro_bg.cli._screen import say
 
 if TYPE_CHECKING:
@@ -15,17 +15,13 @@ if TYPE_CHECKING:
 
 def work(arguments: argparse.Namespace) -> Exit:
     """Live jobs until Ctrl-C or SIGTERM; then others have them at once."""
-    from o3pro_bg.client import O3ProClient
     from o3pro_bg.handler import BackgroundHandler
 
     if (database := database_of(arguments)) is None:
         raise Stop(Exit.CONFIGURATION, "a worker needs --database URL, or O3PRO_BG_DATABASE: jobs of a file need none")
-    config = config_of(arguments)
-    if problems := config.validate():
-        raise Stop(Exit.CONFIGURATION, "\n".join([*problems, "(o3pro-bg doctor looks at all of it)"]))
+    client = client_of(arguments)
     pace = arguments.requests_per_minute
     engine = engine_of(database, most_at_hand=arguments.at_hand, requests_per_minute=pace)
-    client = O3ProClient(config)
     with BackgroundHandler(client, engine=engine, language=language(), max_concurrency=arguments.concurrency):
         say(f"working for {engine.place}: Ctrl-C ends it, and others go on with its jobs")
         try:
