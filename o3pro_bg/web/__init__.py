@@ -27,7 +27,10 @@ and the next process goes on with them; several workers with one store answer fo
     _markup     how its HTML is put together, of page.html
     _phrases    everything that it says
     _mark       whether the emulator answers
-    _words      the sentences of all that
+    _asked, _paint, _detail, _chart, _markup, _amounts, _phrases
+                what the page is made of, and what it says
+    _wire       how bodies are read and answers written
+    _words      the sentences of refusals
     _app        all of it as one application
 """
 
