@@ -109,16 +109,20 @@ class Door:
             if (pause := self._budget.wait(now, waiter.need)) > 0:
                 self._wait(pause)
                 return
-            self._slots.free -= not waiter.has_slot
-            waiter.has_slot = True
-            waiter.call.set_result(self._budget.take(now, waiter.need))
-        if self._line.first() is not None:
+            self._admit(waiter, now)
+        if self._slots.free < 1 and self._line.first() is not None:
             self._explain("concurrency")
 
     def _next(self) -> Waiter | None:
         """Answer who is next of those who have a slot, or can have one."""
         firsts = [self._holders.first(), self._line.first() if self._slots.free >= 1 else None]
         return min((first for first in firsts if first is not None), default=None)
+
+    def _admit(self, waiter: Waiter, now: float) -> None:
+        """Let him go."""
+        self._slots.free -= not waiter.has_slot
+        waiter.has_slot = True
+        waiter.call.set_result(self._budget.take(now, waiter.need))
 
     async def _leave(self, waiter: Waiter) -> Reservation:
         line = self._holders if waiter.has_slot else self._line

@@ -18,7 +18,7 @@ from o3pro_bg._link import Link
 from o3pro_bg._records import JobRecord, JobRequest
 from o3pro_bg._remote import RemoteTrouble
 from o3pro_bg._sentences import explain, say, shown
-from o3pro_bg._settings import PASSED_ON, Settings, check, connects, store_from
+from o3pro_bg._settings import PASSED_ON, Settings, check, makes_doors, store_from
 from o3pro_bg._shared import Shared
 from o3pro_bg._tokens import from_token, is_id, is_token
 from o3pro_bg._view import JobsView
@@ -66,8 +66,9 @@ class Face(Reborn):
         ledger = Ledger(store, retain=settings.get("retain"))
         passed_on: Any = {name: settings[name] for name in PASSED_ON if name in settings}
         shared = Shared(
-            Link(connects(self.client, store)),
+            Link(self.client.connect),
             ledger,
+            make_door=makes_doors(self.client, store),
             cancel_on_close=on_close == "cancel",
             is_durable=store.durable,
             **passed_on,

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict
 
+from o3pro_bg._door import Door
 from o3pro_bg._figures import is_figure, is_positive
 from o3pro_bg._pacing import Pace
 from o3pro_bg._prices import Price
 from o3pro_bg._stores import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from o3pro_bg._remote import Client, Remote
+    from o3pro_bg._remote import Client
     from o3pro_bg._sentences import Language
+    from o3pro_bg._shared import MakeDoor
     from o3pro_bg._stores import Store
 
 
@@ -148,11 +148,11 @@ def store_from(settings: Settings) -> Store:
     return SqliteStore(store)
 
 
-def connects(client: Client, store: Store) -> Callable[[], Awaitable[Remote]]:
-    """Answer what connects to the service; a store that hosts share has its word in how creates go there."""
-    paced: Any = getattr(store, "paced", None)
-    way: Callable[[], Awaitable[Remote]] = client.connect if paced is None else paced(client)
-    return way
+def makes_doors(client: Client, store: Store) -> MakeDoor:
+    """Answer what makes a door to the service; a store that hosts share has its word in how creates go there."""
+    doors: Any = getattr(store, "doors", None)
+    make: MakeDoor = Door if doors is None else doors(client.config.resource)
+    return make
 
 
 def grace_of(timeout: float) -> float:

@@ -15,12 +15,14 @@ from o3pro_bg._line import Turn
 from o3pro_bg._pacing import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from o3pro_bg._ledger import Ledger
     from o3pro_bg._link import Link
     from o3pro_bg._prices import Price
     from o3pro_bg._records import JobRecord
+
+    MakeDoor = Callable[[str, RateBudget, Slots, Callable[[], float]], Door]
 
 log = logging.getLogger("o3pro_bg")
 
@@ -46,6 +48,7 @@ class Shared:
         is_durable: Whether another process can take jobs up.
         delete_remote: Whether a job that the ledger forgets is also deleted at the service.
         prices: What costs are estimated with, before the built-in table.
+        make_door: Makes the door of a deployment.
         slots: Bounds the jobs under way at the service.
         in_flight: Bounds the requests under way.
         doors: What creates go through, by deployment.
@@ -66,6 +69,7 @@ class Shared:
     is_durable: bool = False
     delete_remote: bool = False
     prices: Mapping[str, Price] = field(default_factory=dict)
+    make_door: MakeDoor = Door
     slots: Slots = field(init=False)
     in_flight: InFlight = field(init=False)
     doors: dict[str, Door] = field(default_factory=dict)
@@ -91,7 +95,7 @@ class Shared:
         """Answer the door through which the creates of this deployment go."""
         if (door := self.doors.get(deployment)) is None:
             budget = RateBudget(self.max_in_flight)
-            door = self.doors[deployment] = Door(deployment, budget, self.slots, self.ledger.clock)
+            door = self.doors[deployment] = self.make_door(deployment, budget, self.slots, self.ledger.clock)
         return door
 
     def mind(self, late: float) -> None:

@@ -2,29 +2,40 @@
 The pace that all hosts keep together: the creates of a deployment leave one by one, whichever host they come from.
 
 Each takes the next place of an even stream, which is a row of the database; what the service says to one host (its
-limit of requests, a 429) holds for all. Within a host its `RateBudget` rules as ever, over tokens too.
+limits of requests and tokens, a 429) holds for all. Within a host its `RateBudget` rules as ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
-from o3pro_bg._records import Failure
+from o3pro_bg._budget import Limits
+from o3pro_bg._door import Door
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg.errors import StoreError
 
 if TYPE_CHECKING:
-    from o3pro_bg._dbos.database import Database
-    from o3pro_bg._records import JobRequest, News
-    from o3pro_bg._remote import Remote
+    from collections.abc import Awaitable, Callable, Iterator
 
-_MINUTE: Final = 60.0
-_JITTER: Final = 1.0  # seconds by which creates may arrive nearer to each other than they left
+    from o3pro_bg._budget import RateBudget, Reservation
+    from o3pro_bg._dbos.database import Database
+    from o3pro_bg._door import Slots
+    from o3pro_bg._line import Waiter
+    from o3pro_bg._records import News
+
+T = TypeVar("T")
+
+_FRAME: Final = 61.0  # seconds over which a minute's allowance is spread: creates may arrive nearer than they left
 _AT_LEAST: Final = 1.0  # seconds for which a 429 that names no time, or 0, keeps the others back
+_AGAIN: Final = 0.5  # seconds until the database is asked again that did not answer
+_LONG: Final = 1.0  # seconds of a wait that is told
+_SAID: Final = ("requests", "tokens")
+_LOCK: Final = 8031410073  # of whoever makes a row: any number of ours
 
 
 class SharedPace:
@@ -35,105 +46,169 @@ class SharedPace:
         database: Where that is written.
         door: Which deployment, of which service.
         most: Creates a minute, or None where the service's headers alone tell.
+
+    Attributes:
+        told: What the service said lately that it allows in a minute; it is written with the next place.
     """
 
     def __init__(self, database: Database, door: str, most: float | None) -> None:
+        self.told = Limits()
         self._database = database
         self._most = most
-        self._told: float | None = None
         self._table = pace_table(sa.MetaData(schema=database.schema))
-        self._is_ours = self._table.c.door == door
         self._door = door
 
-    def take(self) -> float:
-        """Take the next place; answer the seconds until then. Raises `StoreError`."""
-        row, now = self._table.c, self._database.now()
-        latest = sa.func.max if self._database.is_sqlite else sa.func.greatest
-        limit = row.told if self._most is None else sa.func.coalesce(self._least(row.told, self._most), self._most)
-        step = sa.func.coalesce((_MINUTE + _JITTER) / limit, 0.0)
-        place = latest(latest(row.next_at, row.opens_at), now)
-        update = sa.update(self._table).where(self._is_ours).values(next_at=place + step)
-        with self._database.told(), self._database.engine.begin() as connection:
-            told = connection.execute(update.returning(row.next_at - step - now)).scalar()
-            if told is None:  # nobody was here before
-                self._begin(connection)
-                told = connection.execute(update.returning(row.next_at - step - now)).scalar_one()
-        return max(0.0, float(told))
+    def take(self, tokens: int = 0) -> float:
+        """
+        Take the next place, for a create that counts so many tokens; answer the seconds until then.
+
+        Two creates are as far apart as the larger of them needs: so no minute lets through more than it may. Raises
+        `StoreError`.
+        """
+        with self._row() as row:
+            step = self._step(row, tokens)
+            place = max(row["last_at"] + max(row["step"], step), row["opens_at"], row["now"])
+            if step > 0 or row["step"] > 0:
+                row.update(last_at=place, step=step)
+            pause: float = place - row["now"]
+        return pause
 
     def closed(self) -> float:
         """Answer the seconds for which a 429 keeps all creates back. Raises `StoreError`."""
-        statement = sa.select(self._table.c.opens_at - self._database.now()).where(self._is_ours)
-        with self._database.told(), self._database.engine.begin() as connection:
-            return max(0.0, float(connection.execute(statement).scalar() or 0.0))
+        statement = sa.select(self._table.c.opens_at - self._database.now()).where(self._table.c.door == self._door)
+        with self._database.told(), self._database.engine.connect() as connection:
+            reading = connection.execution_options(only_reads=True)
+            return max(0.0, float(reading.execute(statement).scalar() or 0.0))
 
-    def hear(self, requests: float | None, pause: float) -> None:
-        """Note what the service allows in a minute, if it told, and for how long it refuses. Raises `StoreError`."""
-        if pause <= 0 and requests in (None, self._told):
-            return
-        latest = sa.func.max if self._database.is_sqlite else sa.func.greatest
-        values: dict[str, Any] = {"opens_at": latest(self._table.c.opens_at, self._database.now() + pause)}
-        if requests is not None:
-            self._told = values["told"] = requests
-        with self._database.told(), self._database.engine.begin() as connection:
-            connection.execute(sa.update(self._table).where(self._is_ours).values(values))
+    def refused(self, pause: float) -> None:
+        """Note for how long the service refuses creates. Raises `StoreError`."""
+        with self._row() as row:
+            row.update(opens_at=max(row["opens_at"], row["now"] + pause))
 
-    def _least(self, one: Any, other: float) -> Any:
-        return sa.func.min(one, other) if self._database.is_sqlite else sa.func.least(one, other)
+    def _step(self, row: dict[str, Any], tokens: int) -> float:
+        """Answer the seconds that have to lie between two such creates."""
+        requests = min((limit for limit in (row["requests"], self._most) if limit is not None), default=None)
+        step = 0.0 if requests is None else _FRAME / requests
+        if row["tokens"] is not None and tokens:  # what is too much for a minute goes alone
+            step = max(step, _FRAME / max(row["tokens"] // tokens, 1))
+        return step
+
+    @contextmanager
+    def _row(self) -> Iterator[dict[str, Any]]:
+        """Have the row to oneself, with the time, and what the service said; what is changed of it is written."""
+        is_ours = self._table.c.door == self._door
+        statement = sa.select(self._table, self._database.now().label("now")).where(is_ours).with_for_update()
+        said, self.told = self.told, Limits()
+        with self._database.told(), self._database.engine.begin() as connection:
+            if (found := connection.execute(statement).mappings().first()) is None:  # nobody was here before
+                self._begin(connection)
+                found = connection.execute(statement).mappings().one()
+            row = {**found, **{name: limit for name in _SAID if (limit := getattr(said, name)) is not None}}
+            yield row
+            if changed := {name: value for name, value in row.items() if value != found[name]}:
+                connection.execute(sa.update(self._table).where(is_ours).values(changed))
 
     def _begin(self, connection: sa.Connection) -> None:
-        missing = ~sa.exists().where(self._is_ours)
-        row = sa.select(sa.literal(self._door), sa.literal(0.0), sa.literal(0.0)).where(missing)
+        zeros = [sa.literal(0.0)] * 3
+        row = sa.select(sa.literal(self._door), *zeros).where(~sa.exists().where(self._table.c.door == self._door))
         if not self._database.is_sqlite:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(8031410073)"))
-        connection.execute(sa.insert(self._table).from_select(["door", "next_at", "opens_at"], row))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        connection.execute(sa.insert(self._table).from_select(["door", "last_at", "step", "opens_at"], row))
 
 
 def pace_table(metadata: sa.MetaData) -> sa.Table:
-    """Answer the table of the doors: when the next create may go, when the service opens, what it allows a minute."""
-    columns = [sa.Column(name, sa.Double, nullable=name == "told") for name in ("next_at", "opens_at", "told")]
+    """
+    Answer the table of the doors.
+
+    When the last create went, the seconds that it keeps from others, when the service opens, what it allows a minute.
+    """
+    columns = [sa.Column(name, sa.Double, nullable=name in _SAID) for name in ("last_at", "step", "opens_at", *_SAID)]
     return sa.Table("o3pro_pace", metadata, sa.Column("door", sa.Text, primary_key=True), *columns)
 
 
-class PacedRemote:
+class PacedDoor(Door):
     """
-    The service, to which creates go at the pace of all hosts.
+    A door whose creates go at the pace of all hosts: the next one goes once the one before it has its place.
 
     Args:
-        remote: The service.
         pace: The pace.
+        name: The deployment, for the log.
+        budget: When the next one may go, of this host's.
+        slots: Bounds those who have gone.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, remote: Remote, pace: SharedPace) -> None:
-        self.background = remote.background
-        self.look, self.cancel, self.delete, self.aclose = remote.look, remote.cancel, remote.delete, remote.aclose
-        self._remote = remote
+    def __init__(
+        self, pace: SharedPace, name: str, budget: RateBudget, slots: Slots, clock: Callable[[], float]
+    ) -> None:
+        super().__init__(name, budget, slots, clock)
         self._pace = pace
+        self._placed: Waiter | None = None  # who waits for his place; he was let go
+        self._is_long = False  # his wait
+        self._threads = CapacityLimiter(1)  # of our own: who waits for a job in a thread has none of these
 
-    async def prepare(self) -> None:
-        """Get ready what a request needs, and wait for its place; nothing is sent before the database answers."""
-        await self._remote.prepare()
-        try:
-            while (pause := await to_thread.run_sync(self._pace.take)) > 0:
-                await asyncio.sleep(pause)
-                if await to_thread.run_sync(self._pace.closed) <= 0:
-                    return
-        except StoreError:
-            raise RemoteTrouble(Trouble.UNSENT, Failure("store")) from None
+    async def send(self, waiter: Waiter, create: Callable[[Reservation], Awaitable[News]]) -> News:
+        """Send a create in its turn, once its place has come, and answer the news that it brings."""
 
-    async def create(self, job_id: str, request: JobRequest) -> News:
-        """Send the question, exactly once, and let all hosts know what the service says of its limits."""
-        try:
-            news = await self._remote.create(job_id, request)
-        except RemoteTrouble as trouble:
-            if trouble.kind is Trouble.THROTTLED:
-                pause = max(trouble.retry_after or 0.0, _AT_LEAST)
-                await self._hear(None if trouble.limits is None else trouble.limits.requests, pause)
-            raise
-        await self._hear(None if news.limits is None else news.limits.requests, 0.0)
-        return news
+        async def in_place(reservation: Reservation) -> News:
+            await self._place(waiter)
+            try:
+                news = await create(reservation)
+            except RemoteTrouble as trouble:
+                self._hear(trouble.limits)
+                if trouble.kind is Trouble.THROTTLED:
+                    await self._refuse(max(trouble.retry_after or 0.0, _AT_LEAST))
+                raise
+            self._hear(news.limits)  # which is written with the next place: nothing may keep the news up
+            return news
 
-    async def _hear(self, requests: float | None, pause: float) -> None:
         try:
-            await to_thread.run_sync(self._pace.hear, requests, pause)
-        except StoreError:  # whoever comes next is told again
-            return
+            return await super().send(waiter, in_place)
+        finally:
+            self._make_room(waiter)
+
+    def let_go(self) -> None:
+        """Let go who is next, if nobody waits for his place already."""
+        if self._placed is None:
+            super().let_go()
+        elif self._is_long:
+            self._explain("rate_limit")
+
+    def _next(self) -> Waiter | None:
+        return super()._next() if self._placed is None else None
+
+    def _admit(self, waiter: Waiter, now: float) -> None:
+        super()._admit(waiter, now)
+        self._placed = waiter
+
+    def _make_room(self, waiter: Waiter) -> None:
+        if self._placed is waiter:
+            self._placed, self._is_long = None, False
+            self.let_go()
+
+    async def _place(self, waiter: Waiter) -> None:
+        """Wait for the next place of all hosts; nothing is sent before the database answers."""
+        while (pause := await self._ask(self._pace.take, waiter.need)) > 0:
+            if pause > _LONG:
+                self._is_long = True
+                waiter.held_up("rate_limit")
+                self._explain("rate_limit")
+            await asyncio.sleep(pause)
+            if await self._ask(self._pace.closed) <= 0:
+                break
+        self._make_room(waiter)
+
+    async def _ask(self, verb: Callable[..., T], *args: object) -> T:
+        while True:
+            try:
+                return await to_thread.run_sync(verb, *args, limiter=self._threads)
+            except StoreError:
+                await asyncio.sleep(_AGAIN)
+
+    async def _refuse(self, pause: float) -> None:
+        with suppress(StoreError):  # whoever comes next is told again
+            await to_thread.run_sync(self._pace.refused, pause, limiter=self._threads)
+
+    def _hear(self, limits: Limits | None) -> None:
+        if limits is not None:
+            self._pace.told = limits

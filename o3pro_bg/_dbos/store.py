@@ -11,16 +11,18 @@ from o3pro_bg._dbos import executor
 from o3pro_bg._dbos.database import Database
 from o3pro_bg._dbos.dealer import Dealer, queue_of
 from o3pro_bg._dbos.journal import SharedJournal
-from o3pro_bg._dbos.pace import PacedRemote, SharedPace
+from o3pro_bg._dbos.pace import PacedDoor, SharedPace
 from o3pro_bg._dbos.stage import Stage
 from o3pro_bg._dbos.tables import JobTables
 from o3pro_bg._sqlite.store import WrittenStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from o3pro_bg._remote import Client, Remote
+    from o3pro_bg._budget import RateBudget
+    from o3pro_bg._door import Door, Slots
+    from o3pro_bg._shared import MakeDoor
     from o3pro_bg._sqlite.journal import Journal
     from o3pro_bg._sqlite.mirror import Mirror
     from o3pro_bg._sqlite.writer import Settings
@@ -70,15 +72,15 @@ class DbosStore(WrittenStore):
         self._stage = self._mirror = Stage()
         self.queue = ""
 
-    def paced(self, client: Client) -> Callable[[], Awaitable[Remote]]:
-        """Answer what connects the client to its service, for creates at the pace of all hosts."""
+    def doors(self, resource: str) -> MakeDoor:
+        """Answer what makes the doors to a service, whose creates go at the pace of all hosts."""
 
-        async def connect() -> Remote:
-            config = client.config
-            door = hashlib.sha256(f"{config.resource}\n{config.deployment}".encode()).hexdigest()
-            return PacedRemote(await client.connect(), SharedPace(self._database, door, self._terms.a_minute))
+        def make(deployment: str, budget: RateBudget, slots: Slots, clock: Callable[[], float]) -> Door:
+            name = hashlib.sha256(f"{resource}\n{deployment}".encode()).hexdigest()
+            pace = SharedPace(self._database, name, self._terms.a_minute)
+            return PacedDoor(pace, deployment, budget, slots, clock)
 
-        return connect
+        return make
 
     def claim(self, job_id: str, epoch: int) -> Future[bool]:
         """Hold a job that was dealt to this process; False where it is for another epoch to live it."""
