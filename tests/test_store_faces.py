@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -629,12 +630,23 @@ def test_an_opening_that_is_cancelled_leaves_nothing(path: Path) -> None:
 def test_an_opening_that_its_loop_did_not_survive_says_so(path: Path) -> None:
     """A handler whose loop ended while its store was opened answers on the next one with a sentence."""
     handler = AsyncBackgroundHandler(fake(), store=path, language="en")
+    store: Any = handler._store
+    begins, has_ended = store._begin, threading.Event()
+
+    @contextmanager
+    def begins_late(*args: Any) -> Iterator[Any]:
+        has_ended.wait(20)
+        with begins(*args) as journal:
+            yield journal
+
+    store._begin = begins_late
 
     async def begin() -> None:
         asyncio.get_running_loop().create_task(handler.check_status("nope"))
         await asyncio.sleep(0)
 
     asyncio.run(begin())
+    has_ended.set()
     opening: Any = handler._opening
     assert opening.cancelled()
     reply = asyncio.run(handler.check_status("nope"))
