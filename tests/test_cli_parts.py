@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from o3pro_bg._records import JobRecord, JobRequest, Usage
+from o3pro_bg._shown import columns, duration, one_line, padded
 from o3pro_bg._states import JobStatus
 from o3pro_bg.cli._changing import seconds_of
 from o3pro_bg.cli._exits import Exit, Stop, of_many, of_status
 from o3pro_bg.cli._jobs import Shelf, shortened
 from o3pro_bg.cli._place import home, language
-from o3pro_bg.cli._words import COLOURS, columns, duration, glyph, one_line, padded, spent
+from o3pro_bg.cli._words import COLOURS, glyph, spent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

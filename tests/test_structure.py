@@ -47,7 +47,7 @@ RINGS = (
         "_portal",
     ),
     ("job", "_view", "_settings", "_face", "aio", "handler"),
-    ("testing", "_dbos", "demo", "cli", "web", "__main__", "emulator"),
+    ("testing", "_shown", "_children", "_dbos", "demo", "cli", "web", "__main__", "emulator"),
 )
 READING_PATH = (
     "_states",
@@ -92,7 +92,7 @@ PURE = {*RINGS[0]}
 
 def files_of(name: str) -> list[Path]:
     """Answer the files of a module, or of a folder of modules."""
-    return sorted((PACKAGE / name).glob("*.py")) or [PACKAGE / f"{name}.py"]
+    return sorted((PACKAGE / name).rglob("*.py")) or [PACKAGE / f"{name}.py"]
 
 
 def trees_of(name: str) -> list[ast.Module]:
@@ -168,6 +168,14 @@ def test_no_circles() -> None:
         for name in free:
             del arrows[name]
     assert not arrows
+
+
+@pytest.mark.parametrize("name", RINGS[4])
+def test_edges_keep_to_themselves(name: str) -> None:
+    """What an edge needs of another one is public there: no edge reaches into the modules of another."""
+    inner = [found.split(".")[1:] for found in imports_of(name) if found.startswith("o3pro_bg.")]
+    foreign = [path for path in inner if path[0] in RINGS[4] and path[0] != name and len(path) > 1]
+    assert [path for path in foreign if path[1] != "__main__" and path[1].startswith("_")] == []
 
 
 @pytest.mark.parametrize("outside", DOORS)

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from o3pro_bg.cli._words import duration
+from o3pro_bg._shown import duration
 from tests.hosted import Hosted
 from tests.web import TOKEN
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from o3pro_bg._admission import Refused, admit
+from o3pro_bg._shown import duration
 from o3pro_bg.cli._exits import Exit, Stop, of_status
 from o3pro_bg.cli._place import database_of, handler_of, language
 from o3pro_bg.cli._reading import tell_result
 from o3pro_bg.cli._screen import is_live, live, put, put_json, say
 from o3pro_bg.cli._watching import state_of, ticks
-from o3pro_bg.cli._words import duration, spent, why
+from o3pro_bg.cli._words import spent, why
 from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from rich.spinner import Spinner
 from rich.table import Table as Grid
 from rich.text import Text
 
+from o3pro_bg._shown import columns, duration, one_line
 from o3pro_bg.cli._jobs import shortened
 from o3pro_bg.cli._watching import is_over, state_of, status_of
-from o3pro_bg.cli._words import COLOURS, columns, duration, glyph, one_line, why
+from o3pro_bg.cli._words import COLOURS, glyph, why
 from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:

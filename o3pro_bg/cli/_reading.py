@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from o3pro_bg import _replies
 from o3pro_bg._prices import PRICES, cost_of
+from o3pro_bg._shown import duration, one_line, padded
 from o3pro_bg.cli._exits import Exit, Stop, of_status
 from o3pro_bg.cli._jobs import Shelf, shelf_of, shortened
 from o3pro_bg.cli._place import GLANCE, check_endpoint, config_of, handler_of, language
 from o3pro_bg.cli._screen import put, put_json, say
-from o3pro_bg.cli._words import duration, glyph, one_line, padded, spent, why
+from o3pro_bg.cli._words import glyph, spent, why
 
 if TYPE_CHECKING:
     import argparse

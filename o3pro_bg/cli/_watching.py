@@ -7,11 +7,12 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._shown import duration
 from o3pro_bg.cli._exits import Exit, of_many
 from o3pro_bg.cli._jobs import shelf_of, shortened
 from o3pro_bg.cli._place import check_endpoint, config_of, handler_of
 from o3pro_bg.cli._screen import is_live, live, put, put_json, say
-from o3pro_bg.cli._words import duration, glyph, why
+from o3pro_bg.cli._words import glyph, why
 from o3pro_bg.errors import JobNotFound
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import threading
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Final, cast
 
+from o3pro_bg._children import import_path
 from o3pro_bg.demo._cast import ANSWERED, CANCELLED, HELD, PATIENCE, QUESTIONS, Astray
 from o3pro_bg.demo._words import line_of
-from o3pro_bg.emulator._launcher import import_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ The modules, each importing only those above it::
     _page       the page that says what is modelled
     _app        the front door: host, key, route, headers, control
     __main__    the process
-    _launcher   Emulator: starts the process and talks to it (imports only _knobs)
+    _launcher   Emulator: starts the process and talks to it (imports only _knobs of these)
 """
 
 from typing import TYPE_CHECKING

@@ -11,11 +11,11 @@ import secrets
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 from urllib.parse import urlsplit
 
+from o3pro_bg._children import import_path
 from o3pro_bg.emulator._knobs import parse
 
 _START = 10.0  # seconds the process has until it listens
@@ -169,14 +169,6 @@ class Emulator:
         if answer.status != 200:
             raise RuntimeError(f"the emulator answered {answer.status}: {text.decode(errors='replace')}")
         return json.loads(text)
-
-
-def import_path() -> dict[str, str]:
-    """Returns what the child's environment needs to import the package that this module is of."""
-    root = Path(__file__).resolve().parents[2]
-    if root.name in ("site-packages", "dist-packages"):
-        return {}  # found anyway, and put first it could hide the standard library behind an old backport
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:

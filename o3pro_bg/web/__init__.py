@@ -23,7 +23,7 @@ and the next process goes on with them; several workers with one store answer fo
     _paint      how it looks: its frame, the form and the list
     _detail     a single job
     _chart      the jobs of the last hours
-    _amounts    times and money
+    _amounts    times
     _markup     how its HTML is put together, of page.html
     _phrases    everything that it says
     _mark       whether the emulator answers

@@ -1,11 +1,11 @@
-"""How the page tells times and money."""
+"""How the page tells times."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from o3pro_bg.cli._words import duration
+from o3pro_bg._shown import duration
 from o3pro_bg.web._markup import Html, fill
 
 if TYPE_CHECKING:
@@ -26,8 +26,3 @@ def lasted(language: Language, record: JobRecord, seconds: float) -> Html:
     if record.status.is_terminal:
         return Html(duration(seconds))
     return fill(language, "lasting", since=f"{record.created_at:.3f}", text=duration(seconds))
-
-
-def money(dollars: float) -> str:
-    """Answer an estimate in US dollars."""
-    return f"${dollars:.2f}" if dollars >= 0.1 else f"${dollars:.4f}"

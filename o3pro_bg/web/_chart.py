@@ -8,8 +8,8 @@ from collections import defaultdict
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._shown import duration
 from o3pro_bg._states import JobStatus
-from o3pro_bg.cli._words import duration
 from o3pro_bg.web._markup import Html, fill, join, phrase
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from o3pro_bg._replies import error_of
+from o3pro_bg._shown import duration, money
 from o3pro_bg._states import JobStatus
-from o3pro_bg.cli._words import duration
-from o3pro_bg.web._amounts import SHORT, lasted, moment, money
+from o3pro_bg.web._amounts import SHORT, lasted, moment
 from o3pro_bg.web._markup import Html, fill, join, phrase
 from o3pro_bg.web._phrases import PHRASES
 

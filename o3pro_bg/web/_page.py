@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from o3pro_bg.cli._words import one_line
+from o3pro_bg._shown import one_line
 from o3pro_bg.web._api import by_method, desk_of, wanted
 from o3pro_bg.web._asked import Asked
 from o3pro_bg.web._detail import detail

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from o3pro_bg._sentences import EN, JA, shown
+from o3pro_bg._shown import money
 from o3pro_bg._states import JobStatus
-from o3pro_bg.web._amounts import SHORT, lasted, moment, money
+from o3pro_bg.web._amounts import SHORT, lasted, moment
 from o3pro_bg.web._asked import FEW, MOST
 from o3pro_bg.web._chart import chart
 from o3pro_bg.web._markup import NOTHING, Html, fill, join, phrase

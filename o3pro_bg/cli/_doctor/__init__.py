@@ -21,6 +21,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from o3pro_bg._shown import padded
 from o3pro_bg.cli._doctor.access import both, with_kept_token
 from o3pro_bg.cli._doctor.checks import Check, Verdict, counted, ok, problem, unknown
 from o3pro_bg.cli._doctor.machine import extras, store, versions
@@ -29,7 +30,7 @@ from o3pro_bg.cli._doctor.report import not_asked, put_report
 from o3pro_bg.cli._exits import Exit
 from o3pro_bg.cli._place import config_of, path_of
 from o3pro_bg.cli._screen import put, put_json, say
-from o3pro_bg.cli._words import glyph, padded
+from o3pro_bg.cli._words import glyph
 
 if TYPE_CHECKING:
     import argparse

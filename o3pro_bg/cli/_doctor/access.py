@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from o3pro_bg._sentences import explain
+from o3pro_bg._shown import duration
 from o3pro_bg.cli._doctor.checks import Verdict, of_trouble, ok, problem, unknown
-from o3pro_bg.cli._words import duration
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken

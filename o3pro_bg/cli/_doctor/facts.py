@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from o3pro_bg._shown import one_line
 from o3pro_bg.cli._doctor.checks import counted
-from o3pro_bg.cli._words import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -22,8 +22,8 @@ from urllib.request import (
 )
 
 from o3pro_bg import __version__
+from o3pro_bg._shown import duration, one_line
 from o3pro_bg.cli._doctor.checks import ok, problem, unknown
-from o3pro_bg.cli._words import duration, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

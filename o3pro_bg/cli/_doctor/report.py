@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from o3pro_bg._shown import columns, padded
 from o3pro_bg.cli._doctor.checks import unknown
 from o3pro_bg.cli._doctor.facts import FACTS, UNKNOWN, Row
 from o3pro_bg.cli._doctor.machine import version_line
 from o3pro_bg.cli._screen import put
-from o3pro_bg.cli._words import columns, padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,8 @@ from o3pro_bg._answers import json_of
 from o3pro_bg._echo import without_texts
 from o3pro_bg._lanes import KEEP_ALIVE
 from o3pro_bg._remote import RemoteTrouble, Trouble
+from o3pro_bg._shown import one_line
 from o3pro_bg.cli._doctor.facts import ENDED
-from o3pro_bg.cli._words import one_line
 from o3pro_bg.client import O3ProClient
 
 if TYPE_CHECKING:
