@@ -53,7 +53,7 @@ def test_ask_says_why_it_waits(account: Account) -> None:
     """While the service asks a job to wait, `ask` says so."""
     question = "[emulator fault=429 retry_after=3] Why?"
     with Terminal(account, "ask", question) as terminal:
-        terminal.until("the service asked it to wait (429)")
+        terminal.until("the limits a minute hold it back: requests, tokens, or a 429")
         assert terminal.code() == 0
 
 

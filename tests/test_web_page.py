@@ -251,7 +251,7 @@ async def test_a_job_tells_all_that_is_known_of_it() -> None:
             assert known in text
 
 
-@pytest.mark.parametrize(("lang", "says"), [("en", "asked it to wait"), ("ja", "待つように求めています")])
+@pytest.mark.parametrize(("lang", "says"), [("en", "limits a minute"), ("ja", "上限")])
 @virtual
 async def test_a_job_that_waits_says_why(lang: str, says: str) -> None:
     """Why a job makes no progress is told in words of the reader's language."""

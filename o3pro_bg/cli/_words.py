@@ -22,7 +22,7 @@ _PLAIN: Final = {"started": ".", "running": "*", "completed": "+", "failed": "!"
 COLOURS: Final = {"started": "cyan", "running": "blue", "completed": "green", "failed": "red", "cancelled": "yellow"}
 
 _WAITS: Final = {
-    "rate_limit": "the service asked it to wait (429)",
+    "rate_limit": "the limits a minute hold it back: requests, tokens, or a 429",
     "connection": "no connection; it is tried again",
     "denied": "the service does not let us in: check the key, or `az login`; it is tried again",
     "refused": "the service says there is no such response; it is asked again",

@@ -109,7 +109,10 @@ _PHRASES: Final = {
     "status.failed": ("Failed", "失敗"),
     "status.cancelled": ("Cancelled", "キャンセル"),
     # Why a job makes no progress, by the word of `Job.waiting`.
-    "waiting.rate_limit": ("the service asked it to wait (429)", "サービスが待つように求めています (429)"),
+    "waiting.rate_limit": (
+        "the limits a minute hold it back: requests, tokens, or a 429",
+        "1 分あたりの上限（リクエスト数、トークン数、429）により待っています",
+    ),
     "waiting.connection": ("there is no connection; it is tried again", "接続できません。再試行します"),
     "waiting.denied": (
         "the service does not let us in: check the key, or `az login`; it is tried again",
