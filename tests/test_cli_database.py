@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
+from o3pro_bg.cli._exits import Exit
+
 from .terminal import Account, wait_until
 
 if TYPE_CHECKING:
@@ -84,12 +86,57 @@ def test_serve_without_a_database_says_so(account: Account, url: str) -> None:
 
 
 def test_the_database_may_stand_in_the_environment(account: Account, tmp_path: Path) -> None:
-    """O3PRO_BG_DATABASE names it, without telling who lists processes; verbs of a file, and --store, pass it over."""
+    """O3PRO_BG_DATABASE names it, without telling who lists processes; --store passes it over."""
     database = {"O3PRO_BG_DATABASE": f"sqlite:///{tmp_path}/shared.db"}
     job_id = account.says("submit", "Why?", **database)[1].strip()
     assert job_id in account.says("list", "--json", **database)[1]
     assert account.says("list", "--json", "--store", str(tmp_path / "file.db"), **database)[1].strip() == "[]"
-    assert account.says("rm", job_id, **database)[0] != 0
+    assert account.says("rm", job_id, "--store", str(tmp_path / "file.db"), **database)[0] == Exit.NOT_FOUND
+    code, _, err = account.says("rm", job_id, **database)
+    assert (code, "not finished" in err) == (Exit.NOT_FINISHED, True), err
+
+
+def test_whatever_changes_jobs_does_so_in_a_database(
+    account: Account, o3pro_emulator: Emulator, tmp_path: Path
+) -> None:
+    """A batch is lived by workers, as is what is attached to; `rm` and `prune` forget, and `doctor` counts."""
+    o3pro_emulator.set_knobs("seconds=0.2 queued=0")
+    account.environment["O3PRO_BG_DATABASE"] = f"sqlite:///{tmp_path}/shared.db"
+    (tmp_path / "questions.jsonl").write_text('"Why?"\n"What?"\n')
+    batch = ("batch", str(tmp_path / "questions.jsonl"))
+    code, _, err = account.says(*batch, "--concurrency", "2")
+    assert (code, "o3pro-bg worker --concurrency" in err) == (Exit.USAGE, True), err
+    worker = account.start("worker")
+    try:
+        code, out, err = account.says(*batch)
+        results = [json.loads(line) for line in out.splitlines()]
+        assert (code, sorted(result["line"] for result in results)) == (0, [1, 2]), err
+        response = httpx2.post(
+            f"{o3pro_emulator.endpoint}/openai/v1/responses",
+            json={"model": "o3-pro", "input": "And?", "background": True},
+            headers={"api-key": o3pro_emulator.api_key},
+            trust_env=False,
+        ).json()["id"]
+        attached = account.says("attach", response)[1].strip()
+        assert "[emulator]" in account.says("result", attached, "--wait")[1]
+        assert account.says("rm", attached)[0] == 0
+        assert "holds 2 jobs, 0 under way" in account.says("doctor")[1]
+        assert account.says("prune", "--older-than", "0s")[0] == 0
+        assert account.says("list", "--json", "--all")[1].strip() == "[]"
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=30)
+    assert o3pro_emulator.counters()["accepted"] == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [("mysql://me:hush@host/name", "sqlite:///path"), ("postgresql://me:hush@127.0.0.1:1/name", "cannot be reached")],
+)
+def test_the_doctor_looks_at_the_database(account: Account, url: str, why: str) -> None:
+    """A database that cannot be used is one of the problems, without its password."""
+    code, out, err = account.says("doctor", "--database", url)
+    assert (code, why in out, "hush" in out + err) == (Exit.CONFIGURATION, True, False), out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from o3pro_bg.cli._asking import check, options_of, text_of
 from o3pro_bg.cli._exits import Exit, Stop
-from o3pro_bg.cli._place import config_of, handler_of
+from o3pro_bg.cli._place import config_of, database_of, handler_of
 from o3pro_bg.cli._screen import put_json, say
 from o3pro_bg.cli._watching import drawn, ticks
 from o3pro_bg.errors import JobCancelled, JobFailed, SubmissionUncertain
@@ -45,6 +45,8 @@ class Question(NamedTuple):
 def batch(arguments: argparse.Namespace) -> Exit:
     """Ask every question of the file that was not asked before, and print each result as it comes."""
     name = arguments.name or os.path.basename(arguments.file)
+    if arguments.concurrency is not None and database_of(arguments) is not None:
+        raise Stop(Exit.USAGE, "--concurrency is that of the workers here: o3pro-bg worker --concurrency")
     questions = list(_questions(_lines(arguments.file), name, arguments))
     with handler_of(arguments, max_concurrency=arguments.concurrency) as handler:
         went_well = True

@@ -9,7 +9,7 @@ from o3pro_bg import _replies
 from o3pro_bg._sentences import say as say_in
 from o3pro_bg.cli._exits import OF_STATUS, Exit, Stop
 from o3pro_bg.cli._jobs import shelf_of, shortened
-from o3pro_bg.cli._place import GLANCE, check_endpoint, config_of, handler_of, language, store_of
+from o3pro_bg.cli._place import GLANCE, check_endpoint, config_of, handler_of, language, opened_store
 from o3pro_bg.cli._screen import put, put_json, say
 from o3pro_bg.cli._words import why
 from o3pro_bg.errors import InvalidRequest
@@ -86,10 +86,7 @@ def _forget(records: list[JobRecord], arguments: argparse.Namespace) -> Exit:
         with handler_of(arguments) as handler:
             ids = [record.job_id for record in records]
             return _each(ids, lambda job_id: handler.remove_job(job_id, delete_remote=True), arguments, "removed")
-    from o3pro_bg._sqlite.store import SqliteStore
-
-    store = SqliteStore(store_of(arguments))
-    store.open("", lambda _: None).result()  # of no endpoint: it takes up no job
+    store = opened_store(arguments)
     try:
         return _each([record.job_id for record in records], lambda job_id: _drop(store, job_id), arguments, "removed")
     finally:

@@ -74,7 +74,7 @@ def _asking(verbs: _Verbs) -> None:
         'ask "Is 2^61 - 1 a prime number?" --effort high',
         "ask @question.txt --instructions 'Answer in one sentence.' > answer.txt",
         "git diff | o3pro-bg ask - -i 'Review this change.'",
-        parts=(_a_question, _a_request, _as_json, _a_shared_place),
+        parts=(_a_question, _a_request, _as_json, _a_place),
     )
     _a_wait(ask)
     verbs.add(
@@ -83,21 +83,19 @@ def _asking(verbs: _Verbs) -> None:
         "ask a question, print the id of its job, and go",
         'submit "Prove that there are infinitely many primes." -e high',
         "submit @question.txt --dedupe-key chapter-1",
-        parts=(_a_question, _a_request, _as_json, _a_shared_place),
+        parts=(_a_question, _a_request, _as_json, _a_place),
     )
 
 
 def _reading(verbs: _Verbs) -> None:
-    verbs.add(
-        "status", "_reading:status", "tell how far a job is", "status 46f2", parts=(_a_job, _as_json, _a_shared_place)
-    )
+    verbs.add("status", "_reading:status", "tell how far a job is", "status 46f2", parts=(_a_job, _as_json, _a_place))
     result = verbs.add(
         "result",
         "_reading:result",
         "print the answer of a job",
         "result 46f2 > answer.txt",
         "result 46f2 --wait --timeout 600",
-        parts=(_a_job, _as_json, _a_shared_place),
+        parts=(_a_job, _as_json, _a_place),
     )
     result.add_argument("--wait", action="store_true", help="wait until the job has ended")
     _a_wait(result)
@@ -107,7 +105,7 @@ def _reading(verbs: _Verbs) -> None:
         "list the jobs under way and those of the last day",
         "list --all",
         "list --status failed --json",
-        parts=(_as_json, _a_shared_place),
+        parts=(_as_json, _a_place),
     )
     listed.add_argument("--all", action="store_true", help="list those that ended earlier, too")
     listed.add_argument(
@@ -119,15 +117,14 @@ def _reading(verbs: _Verbs) -> None:
         "show jobs until they have ended",
         "watch",
         "watch 46f2 5eb5 --json",
-        parts=(_as_json, _a_shared_place),
+        parts=(_as_json, _a_place),
     )
     watch.add_argument("jobs", nargs="*", metavar="ID", help="the jobs; default: all that are under way")
 
 
 def _changing(verbs: _Verbs) -> None:
     some = (_some_jobs, _as_json, _a_place)
-    wherever = (_some_jobs, _as_json, _a_shared_place)
-    verbs.add("cancel", "_changing:cancel", "cancel jobs at the service", "cancel 46f2 5eb5", parts=wherever)
+    verbs.add("cancel", "_changing:cancel", "cancel jobs at the service", "cancel 46f2 5eb5", parts=some)
     remove = verbs.add("rm", "_changing:remove", "forget jobs that have ended", "rm 46f2", parts=some)
     prune = verbs.add(
         "prune",
@@ -174,7 +171,8 @@ def _batching(verbs: _Verbs) -> None:
     batch.add_argument(
         "--retry-failed", action="store_true", help="ask anew, and pay for it, what failed or was cancelled"
     )
-    batch.add_argument("--concurrency", type=_count, metavar="N", help="the most jobs under way at the service at once")
+    most = "the most jobs under way at the service at once; with a database, that of its workers counts"
+    batch.add_argument("--concurrency", type=_count, metavar="N", help=most)
 
 
 def _working(verbs: _Verbs) -> None:
@@ -184,7 +182,7 @@ def _working(verbs: _Verbs) -> None:
         "live the jobs of a database, beside the workers of other machines, until Ctrl-C or SIGTERM",
         "worker --database postgresql://user@host/name -v",
         "worker --concurrency 50   # with O3PRO_BG_DATABASE set",
-        parts=(_a_shared_place,),
+        parts=(_a_place,),
     )
     most = "the most jobs under way at once, by all workers together: who starts last is right; default: no bound"
     worker.add_argument("--concurrency", type=_count, metavar="N", help=most)
@@ -211,7 +209,7 @@ def _helping(verbs: _Verbs) -> None:
         "serve --port 8080",
         "serve --host 0.0.0.0   # asks for a token: O3PRO_BG_TOKEN, or one that is made",
         "serve --database postgresql://user@host/name   # the jobs that workers live",
-        parts=(_a_shared_place,),
+        parts=(_a_place,),
     )
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen at; default: 127.0.0.1")
     serve.add_argument("--port", type=_port, default=8765, help="the port; default: 8765; 0 is a free one")
@@ -268,20 +266,11 @@ def _as_json(verb: argparse.ArgumentParser) -> None:
 
 def _a_place(verb: argparse.ArgumentParser) -> None:
     _a_service(verb)
-    _a_store(verb)
-
-
-def _a_shared_place(verb: argparse.ArgumentParser) -> None:
-    _a_service(verb)
     place = verb.add_mutually_exclusive_group()
-    _a_store(place)
+    where = "the file of the jobs; default: jobs.db in O3PRO_BG_HOME, or where the platform keeps state"
+    place.add_argument("--store", metavar="FILE", help=where)
     what = "the database of the jobs that workers live; default: O3PRO_BG_DATABASE, where no list of processes "
     place.add_argument("--database", default="", metavar="URL", help=what + "shows its password, or the file")
-
-
-def _a_store(verb: argparse._ActionsContainer) -> None:
-    where = "the file of the jobs; default: jobs.db in O3PRO_BG_HOME, or where the platform keeps state"
-    verb.add_argument("--store", metavar="FILE", help=where)
 
 
 def _a_service(verb: argparse.ArgumentParser) -> None:

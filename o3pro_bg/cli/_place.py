@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from o3pro_bg._dbos.engine import DbosEngine
     from o3pro_bg._records import JobRecord
     from o3pro_bg._settings import Settings
+    from o3pro_bg._stores import Store
     from o3pro_bg.client import O3ProClient
     from o3pro_bg.config import O3ProConfig
     from o3pro_bg.handler import BackgroundHandler
@@ -57,10 +58,9 @@ def store_of(arguments: argparse.Namespace) -> str:
 
 def database_of(arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> str | None:
     """Answer the URL of the database that keeps the jobs, or None where a file does."""
-    given: str | None = getattr(arguments, "database", None)  # some verbs are those of a file
-    if given is None or arguments.store is not None:
+    if arguments.store is not None:
         return None
-    return given or environ.get("O3PRO_BG_DATABASE") or None
+    return arguments.database or environ.get("O3PRO_BG_DATABASE") or None
 
 
 def language(environ: Mapping[str, str] = os.environ) -> Literal["ja", "en"]:
@@ -130,6 +130,15 @@ def place_of(arguments: argparse.Namespace) -> Settings:
     if (database := database_of(arguments)) is None:
         return {"store": store_of(arguments)}
     return {"engine": engine_of(database, worker=False)}  # `o3pro-bg worker` lives them
+
+
+def opened_store(arguments: argparse.Namespace) -> Store:
+    """Answer the store of the command's jobs, of which nothing is lived here; raises `Stop`, `StoreError`."""
+    from o3pro_bg._settings import store_from
+
+    store = store_from(place_of(arguments))
+    store.open("", lambda _: None).result()  # of no endpoint: it takes up no job
+    return store
 
 
 def engine_of(database: str, **terms: Any) -> DbosEngine:

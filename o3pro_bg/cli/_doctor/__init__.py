@@ -2,7 +2,7 @@
 `doctor`: looks at everything that a job needs, and names every problem at once, each with its fix.
 
     checks    what a check answers
-    machine   checks of this machine: versions, extras, the store
+    machine   checks of this machine: versions, extras, the jobs
     reach     checks without a key: who answers, and his clock
     access    checks with the credential, which are free
     live      doctor --live: what only this deployment can tell
@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Final
 from o3pro_bg._shown import padded
 from o3pro_bg.cli._doctor.access import both, with_kept_token
 from o3pro_bg.cli._doctor.checks import Check, Verdict, counted, ok, problem, unknown
-from o3pro_bg.cli._doctor.machine import extras, store, versions
+from o3pro_bg.cli._doctor.machine import database, extras, store, versions
 from o3pro_bg.cli._doctor.reach import Knock, clock, kind_of, knock, reachable, service
 from o3pro_bg.cli._doctor.report import not_asked, put_report
 from o3pro_bg.cli._exits import Exit
-from o3pro_bg.cli._place import config_of, path_of
+from o3pro_bg.cli._place import config_of, database_of, path_of
 from o3pro_bg.cli._screen import put, put_json, say
 from o3pro_bg.cli._words import glyph
 
@@ -96,8 +96,14 @@ class _Visit:
         if knocked.why:
             self._obstacle = "the service cannot be reached"
         yield from self._account()
-        yield from store(path_of(self._arguments))
+        yield from self._jobs()
         yield self._deployment(knocked)
+
+    def _jobs(self) -> Iterator[Check]:
+        if (url := database_of(self._arguments)) is None:
+            yield from store(path_of(self._arguments))
+        else:
+            yield database(url)
 
     def _configuration(self) -> Iterator[Check]:
         for sentence in self._problems:

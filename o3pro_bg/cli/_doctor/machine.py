@@ -1,4 +1,4 @@
-"""What the doctor finds on this machine: versions, extras, and the file of the jobs."""
+"""What the doctor finds on this machine: versions, extras, and the file of the jobs, or their database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from o3pro_bg._sentences import explain
 from o3pro_bg._sqlite.peek import peek
 from o3pro_bg._sqlite.place import absolute
 from o3pro_bg.cli._doctor.checks import Verdict, counted, ok, problem, unknown, warn
-from o3pro_bg.errors import StoreError
+from o3pro_bg.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,6 +78,24 @@ def store(path: str) -> Iterator[Check]:
     if os.name == "posix":
         yield _mode_of(whole)
     yield _jobs_in(whole)
+
+
+def database(url: str) -> Check:
+    """Answer whether the database of the jobs can be used, and what it holds."""
+    from o3pro_bg._dbos.engine import DbosEngine
+
+    try:
+        place = DbosEngine(url).place
+        from o3pro_bg._dbos.peek import peek as peek_into
+
+        records = peek_into(url)
+    except (ConfigError, StoreError, ValueError) as exc:
+        return problem("database", str(exc), "correct --database, or O3PRO_BG_DATABASE, or what stands behind it")
+    under_way = [record for record in records if not record.status.is_terminal]
+    said = f"{place} holds {counted(len(records), 'job')}, {len(under_way)} under way"
+    if waiting := sum(record.waiting == "concurrency" for record in under_way):
+        said = f"{said}, of which {waiting} wait for a worker"
+    return ok("database", said)
 
 
 def version_line() -> str:
