@@ -395,9 +395,11 @@ def age(account: Account, seconds: float) -> None:
     file.close()
 
 
-def test_ids_are_shortened(account: Account) -> None:
+def test_ids_are_shortened(account: Account, emulator: Emulator) -> None:
     """An id may be shortened as long as it means one job; what could be several is told with their ids."""
-    ids = [submitted(account, LONG) for _ in range(17)]  # of which two begin alike
+    client = O3ProClient(O3ProConfig(endpoint=emulator.endpoint, api_key=emulator.api_key))
+    with BackgroundHandler(client, store=account.home / "jobs.db") as handler:
+        ids = [handler.submit(LONG).id for _ in range(17)]  # of which two begin alike
     doubled = next(first for first in "0123456789abcdef" if sum(job_id[0] == first for job_id in ids) > 1)
     code, _, err = account.says("status", doubled)
     assert code == 2

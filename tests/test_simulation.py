@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from o3pro_bg._remote import RemoteTrouble
 
 CHUNK = 50
-MEMORY, DISK = 2400, 300  # seeds
+MEMORY, DISK = 1800, 200  # seeds
 ENOUGH = 400  # seeds within which each planted bug is found
 # What is met in one of some hundred seeds is looked for where it does not take long: asyncio's own order decides where.
 RARE = 900 if sys.version_info >= (3, 14) else 250
