@@ -95,6 +95,45 @@ def test_values_are_json_and_hold_no_question(host: Open, path: Path) -> None:
     assert SECRET not in str((inputs, outputs))
 
 
+def test_what_is_removed_is_removed_from_dbos(host: Open, path: Path, o3pro_emulator: Emulator) -> None:
+    """DBOS keeps all that it ever dealt out; what it knows of a job goes with the job, however often it was dealt."""
+    tables = ("workflow_status", "workflow_input", "workflow_output", "operation_outputs")
+
+    def left() -> int:
+        return sum(len(rows(path, f"SELECT * FROM {table}")) for table in tables)  # noqa: S608
+
+    def statuses() -> list[str]:
+        return [status for (status,) in rows(path, "SELECT status FROM workflow_status")]
+
+    o3pro_emulator.set_knobs("seconds=60 queued=0")
+    one, reader = host(), host(engine={"worker": False})
+    job_id = reader.start()
+    until(lambda: reader.do("check_status", job_id)["status"] == "running")
+    host()
+    one.kill()
+    until(lambda: statuses() == ["CANCELLED", "PENDING"])
+    assert reader.do("cancel_job", job_id)["success"]
+    until(lambda: statuses() == ["CANCELLED", "SUCCESS"])
+    assert left() > 4
+    assert reader.do("remove_job", job_id)["success"]
+    until(lambda: left() == 0)
+
+
+def test_what_is_removed_while_it_is_under_way_is_called_off(host: Open, path: Path, o3pro_emulator: Emulator) -> None:
+    """A workflow that is under way, of a job that is gone, is called off, and then removed, while jobs are lived."""
+    one = host()
+    job_id = one.start()
+    assert one.do("wait", job_id, 25)["success"]
+    until(lambda: rows(path, "SELECT status FROM workflow_status") == [("SUCCESS",)])
+    with sqlite3.connect(path) as connection:  # as if its process had died before it could tell
+        connection.execute("UPDATE workflow_status SET status = 'PENDING'")
+    assert one.do("remove_job", job_id)["success"]
+    o3pro_emulator.set_knobs("seconds=60")
+    one.start()
+    until(lambda: job_id not in str(rows(path, "SELECT workflow_uuid FROM workflow_status")))
+    assert job_id not in str(rows(path, "SELECT workflow_uuid FROM workflow_input"))
+
+
 def test_who_closes_cancels_what_it_lives_alone(tmp_path: Path) -> None:
     """`on_close="cancel"` is no matter of jobs that wait for a worker, however soon after their start it comes."""
     others = DbosEngine(f"sqlite:///{tmp_path}/jobs.db", worker=False)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WORKFLOW: Final = "o3pro_bg.live"
 """The name under which DBOS knows what lives a job."""
 
+_UNDER_WAY: Final = "PENDING"  # to DBOS
+_TABLES: Final = ("workflow_status", "workflow_input", "workflow_output", "operation_outputs")
 _MIDDLE: Final = 2**30  # of the priorities of DBOS, of which the smallest goes first
 
 
@@ -42,8 +44,9 @@ class Dealer:
             lazy=True,
             retry_connection_errors=False,
         )
-        self._workflow_id: sa.ColumnClause[str] = sa.column("workflow_uuid")
-        self._workflows = sa.table("workflow_status", self._workflow_id, schema=database.schema)
+        self._workflows, *self._payloads = [
+            sa.table(name, sa.column("workflow_uuid"), sa.column("status"), schema=database.schema) for name in _TABLES
+        ]
 
     def open_queue(self, endpoint: str, *, most: int | None, at_hand: int, poll: float) -> None:
         """
@@ -76,19 +79,28 @@ class Dealer:
 
     def has_dealt(self, job_id: str, epoch: int, connection: sa.Connection) -> bool:
         """Tell whether the job was ever dealt in this epoch; that outlives the job's row."""
-        which = self._workflow_id == f"{job_id}.{epoch}"
-        found = connection.execute(sa.select(self._workflow_id).select_from(self._workflows).where(which))
+        its_id = self._workflows.c.workflow_uuid
+        found = connection.execute(sa.select(its_id).where(its_id == f"{job_id}.{epoch}"))
         return found.first() is not None
 
     def under_way(self) -> list[tuple[str, int]]:
         """Answer the jobs, with their epochs, that some process was dealt, and that it has not ended there."""
-        found = self._client.list_workflows(name=WORKFLOW, status="PENDING", load_input=False, load_output=False)
+        found = self._client.list_workflows(name=WORKFLOW, status=_UNDER_WAY, load_input=False, load_output=False)
         pairs = [workflow.workflow_id.rpartition(".") for workflow in found]
         return [(job_id, int(epoch)) for job_id, _, epoch in pairs if epoch.isdigit()]
 
     def call_off(self, job_id: str, epoch: int) -> None:
         """Have a workflow of a former epoch take up no place any more."""
         self._client.cancel_workflow(f"{job_id}.{epoch}")
+
+    def forget(self, connection: sa.Connection, job_id: str, epoch: int) -> None:
+        """Remove all workflows of a job, up to this epoch, but for one that is under way: that is called off first."""
+        its_id = self._workflows.c.workflow_uuid
+        which = its_id.in_([f"{job_id}.{number}" for number in range(epoch + 1)])
+        is_idle = self._workflows.c.status != _UNDER_WAY
+        gone = connection.execute(sa.delete(self._workflows).where(which, is_idle).returning(its_id)).scalars().all()
+        for payload in self._payloads:
+            connection.execute(sa.delete(payload).where(payload.c.workflow_uuid.in_(gone)))
 
     def close(self) -> None:
         """Let go of the database."""

@@ -136,6 +136,12 @@ class SharedJournal(Journal):
             self._end_unsent(job_id, News(Event.CANCELLED))
         return True
 
+    def remove(self, job_id: str) -> bool:
+        """Forget a job, and with it what DBOS knows of it."""
+        if (known := self._known.get(job_id)) is not None:  # the mirror hides it already
+            self._dealer.forget(self._tables.connection, job_id, known.epoch)
+        return super().remove(job_id)
+
     def heed(self, job_id: str, epoch: int) -> bool:
         """Wish to cancel a job that is still held here, in this epoch."""
         known = self._view(job_id)
@@ -210,6 +216,9 @@ class SharedJournal(Journal):
                     self._deal_again(job_id)
             with self._tables.told():
                 self._dealer.call_off(job_id, epoch)
+            if self._view(job_id) is None:
+                with self.transaction():
+                    self._dealer.forget(self._tables.connection, job_id, epoch)
 
 
 def _may_be_sent(record: JobRecord) -> bool:
