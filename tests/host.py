@@ -9,15 +9,14 @@ answers.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from o3pro_bg import DbosEngine, O3ProClient, O3ProConfig, Pace
 
+from .child import SOON, Child, answer
 from .faces import Driver
 
 if TYPE_CHECKING:
@@ -25,10 +24,8 @@ if TYPE_CHECKING:
 
     from o3pro_bg.emulator import Emulator
 
-SOON = 30
 
-
-class Host:
+class Host(Child):
     """A process that has a handler of this database, over the emulator."""
 
     def __init__(
@@ -51,22 +48,7 @@ class Host:
             "face": face,
             "code": code,
         }
-        self.process = subprocess.Popen(  # noqa: S603 - the module is this one
-            [*within, sys.executable, "-W", "error", "-m", "tests.host", json.dumps(told)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        self._is_open = False
-
-    def opened(self) -> Self:
-        """Wait until the database is open there; a worker is dealt jobs from then on."""
-        if not self._is_open:
-            self._is_open = True
-            assert (said := self.receive()) == "open", said
-        return self
+        super().__init__("tests.host", json.dumps(told), within=tuple(within), options=("-W", "error"))
 
     def do(self, verb: str, *args: Any, **options: Any) -> Any:
         """Have something done, and answer what comes of it; an error is answered as a text."""
@@ -75,40 +57,13 @@ class Host:
 
     def send(self, verb: str, *args: Any, **options: Any) -> None:
         """Have something done, and do not wait."""
-        self.opened()
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([verb, args, options]) + "\n")
-        self.process.stdin.flush()
-
-    def receive(self) -> Any:
-        """Answer what came of what was sent."""
-        assert self.process.stdout is not None
-        if not (line := self.process.stdout.readline()):
-            assert self.process.stderr is not None
-            raise AssertionError(f"the host is gone: {self.process.stderr.read()}")
-        return json.loads(line)
+        self.tell(verb, args, options)
 
     def start(self, question: str = "q", **options: Any) -> str:
         """Start a job, and answer its id."""
         reply = self.do("start_background_task", question, **options)
         assert reply["success"], reply
         return str(reply["job_id"])
-
-    def stop(self) -> None:
-        """Have it stand still, as a machine that sleeps."""
-        os.kill(self.process.pid, signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Have it wake up."""
-        os.kill(self.process.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.process.kill()
-        self.process.wait(SOON)
-
-    def __enter__(self) -> Self:
-        return self
 
     def leave(self) -> None:
         """Have it close its handler, and do not wait."""
@@ -125,12 +80,9 @@ class Host:
             except subprocess.TimeoutExpired:
                 self.kill()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *told: object) -> None:
         self.close()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+        super().__exit__(*told)
 
 
 @contextmanager
@@ -169,8 +121,8 @@ def _answer(driver: Driver, verb: str, args: list[Any], options: dict[str, Any])
         job_id, *rest = args
         return driver.do("result", *rest, of=driver.handler.job(job_id), **options)
     if verb == "run":
-        exec(args[0], globals())  # what a test wants to know
-        return globals().get("answer")
+        exec(args[0], names := {**globals()})  # what a test wants to know
+        return names["answer"]
     return driver.do(verb, *args, **options)
 
 
@@ -182,14 +134,14 @@ def main(told: dict[str, Any]) -> None:
     with Driver(told["face"], client, {"engine": DbosEngine(told["database"], **told["engine"]), **settings}) as driver:
         if told["face"] == "async":
             driver.do("list_active_jobs")
-        print(json.dumps("open"), flush=True)
+        answer("open")
         for line in sys.stdin:
             verb, args, options = json.loads(line)
             try:
-                answer = _answer(driver, verb, args, options)
+                reply = _answer(driver, verb, args, options)
             except Exception as exc:
-                answer = f"{type(exc).__name__}: {exc}"
-            print(json.dumps(answer), flush=True)
+                reply = f"{type(exc).__name__}: {exc}"
+            answer(reply)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from o3pro_bg._records import JobRecord, JobRequest, Usage
 from o3pro_bg._sqlite.store import SqliteStore
 from o3pro_bg._states import JobStatus
 from o3pro_bg.errors import StoreError
+
+from .child import SOON, Child, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 ENDPOINT = "https://x/openai/v1/"
 LEASE = 0.5
-SOON = 30
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -68,59 +66,17 @@ def get(store: SqliteStore, job_id: str = "a") -> JobRecord:
     return found
 
 
-class Peer:
+class Peer(Child):
     """A process that holds a store of this file."""
 
     def __init__(self, path: Path, lease: float = LEASE) -> None:
-        self.process = subprocess.Popen(  # noqa: S603 - the module is this one
-            [sys.executable, "-m", "tests.peers", str(path), str(lease)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        assert self._receive() == "open"
+        super().__init__("tests.peers", str(path), str(lease))
+        self.opened()
 
     def do(self, verb: str, *args: Any) -> Any:
         """Have something done, and answer what comes of it; an error is answered as a text."""
-        self.send(verb, *args)
-        return self._receive()
-
-    def send(self, verb: str, *args: Any) -> None:
-        """Have something done, and do not wait."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([verb, *args]) + "\n")
-        self.process.stdin.flush()
-
-    def receive(self) -> Any:
-        """Answer what came of what was sent."""
-        return self._receive()
-
-    def stop(self) -> None:
-        """Have it stand still, as a machine that sleeps."""
-        os.kill(self.process.pid, signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Have it wake up."""
-        os.kill(self.process.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.process.kill()
-        self.process.wait(SOON)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
-
-    def _receive(self) -> Any:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
+        self.tell(verb, *args)
+        return self.receive()
 
 
 class _Served:
@@ -208,19 +164,14 @@ class _Served:
 def main(path: str, lease: str) -> None:
     """Do what comes in, one line after the other."""
     served = _Served(path, float(lease))
-    tell("open")
+    answer("open")
     for line in sys.stdin:
         verb, *args = json.loads(line)
         try:
-            answer = getattr(served, verb)(*args)
+            reply = getattr(served, verb)(*args)
         except StoreError as exc:
-            answer = str(exc)
-        tell(answer)
-
-
-def tell(answer: Any) -> None:
-    """Print an answer."""
-    print(json.dumps(answer), flush=True)  # noqa: T201 - the pipe is how peers talk
+            reply = str(exc)
+        answer(reply)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from o3pro_bg._sqlite.store import SqliteStore
 from o3pro_bg.errors import StoreError
 from o3pro_bg.testing import Event, FakeClient, FakeRemote, News
 
+from .child import SOON
 from .faces import FOREVER, QUICK
-from .peers import ENDPOINT, SOON, Peer, ended, get, of, record, sentence, until
+from .peers import ENDPOINT, Peer, ended, get, of, record, sentence, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -28,7 +28,8 @@ from o3pro_bg.cli._doctor.checks import Check, Verdict
 from o3pro_bg.cli._doctor.facts import FACTS
 from o3pro_bg.cli._exits import Exit
 from o3pro_bg.emulator import Emulator
-from tests.peers import ENDPOINT, SOON, ended, get, record, until
+from tests.child import SOON
+from tests.peers import ENDPOINT, ended, get, record, until
 from tests.places import Place, hang, self_signed, unlistened
 
 if TYPE_CHECKING:

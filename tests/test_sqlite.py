@@ -26,7 +26,8 @@ from o3pro_bg._sqlite.store import SqliteStore, _let_go
 from o3pro_bg._sqlite.writer import Inbox
 from o3pro_bg.errors import StoreError
 
-from .peers import ENDPOINT, SOON, ended, get, of, record, sentence, until
+from .child import SOON
+from .peers import ENDPOINT, ended, get, of, record, sentence, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -12,7 +12,8 @@ import pytest
 
 from o3pro_bg._sqlite.store import SqliteStore
 
-from .peers import ENDPOINT, LEASE, SOON, Peer, ended, record, until
+from .child import SOON
+from .peers import ENDPOINT, LEASE, Peer, ended, record, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ def test_key_is_one_for_all_processes(peer: Callable[[], Peer], store: SqliteSto
     peers = [peer() for _ in range(3)]
     for number in range(10):
         for name, each in enumerate(peers):
-            each.send("insert_keyed", f"{name}-{number}", f"key-{number}")
+            each.tell("insert_keyed", f"{name}-{number}", f"key-{number}")
         ours = store.insert(record(f"us-{number}", key=f"key-{number}")).result(SOON).job_id
         assert {each.receive() for each in peers} == {ours}
     store.refresh().result(SOON)
@@ -144,7 +145,7 @@ def test_who_stood_still_overwrites_nothing(peer: Callable[[], Peer], store: Sql
     until(lambda: store.holds("a") and store.holds("b"))
     (before,) = (found for found in store.snapshot() if found.job_id == "a")
     assert store.replace(ended(before, "ours")).result(SOON)
-    sleeper.send("end", "a", "theirs", {"response_id": "resp_1", "usage": [1, 2]})
+    sleeper.tell("end", "a", "theirs", {"response_id": "resp_1", "usage": [1, 2]})
     sleeper.go_on()
     assert sleeper.receive() is False
     assert sleeper.do("change", "b", {"waiting": "theirs", "response_id": "resp_2"}) is False
@@ -163,7 +164,7 @@ def test_four_processes_agree(peer: Callable[[], Peer], store: SqliteStore) -> N
     """After four processes wrote and removed at once, all see the same jobs, in one order, with the same facts."""
     peers = [peer() for _ in range(4)]
     for name, each in zip("wxyz", peers, strict=True):
-        each.send("churn", name, 60)
+        each.tell("churn", name, 60)
     assert [each.receive() for each in peers] == [None] * 4
     seen = [each.do("look") for each in peers]
     store.refresh().result(SOON)
@@ -185,7 +186,7 @@ def test_killed_again_and_again(peer: Callable[[], Peer], store: SqliteStore) ->
         victim = peer()
         victim.do("insert", f"told-{name}")
         told.append(f"told-{name}")
-        victim.send("flood", name)
+        victim.tell("flood", name)
         until(functools.partial(sees_flood, name))
         victim.kill()
         assert victim.process.returncode == -signal.SIGKILL
