@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from o3pro_bg import DbosEngine
+from o3pro_bg import BackgroundHandler, DbosEngine
+from o3pro_bg._dbos.database import Database
+from o3pro_bg._dbos.tables import JobTables
+from o3pro_bg.emulator import Emulator
 from o3pro_bg.web import lifespan
 
 from .faces import QUICK, fake
@@ -19,8 +22,6 @@ from .peers import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from o3pro_bg.emulator import Emulator
 
     Open = Callable[..., Host]
 
@@ -71,6 +72,20 @@ async def test_a_lifespan_takes_the_engine(database: str) -> None:
         assert [job["status"] for job in await state["o3pro_bg"].list_active_jobs()] == ["completed"]
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_workers_of_two_services_share_a_database(o3pro_emulator: Emulator, host: Open, database: str) -> None:
+    """Each job is lived by a worker of its own service, whoever else is dealt jobs from the same database."""
+    o3pro_emulator.set_knobs("seconds=0.1 queued=0")
+    with Emulator("seconds=0.1 queued=0") as another, Host(another, database) as theirs, Host(another, database) as one:
+        ours = host()
+        pairs = [(one, one.start(f"theirs {number}")) for number in range(10)]
+        pairs += [(ours, ours.start(f"ours {number}")) for number in range(10)]
+        for submitter_, job_id in pairs:
+            assert submitter_.do("wait", job_id, 25)["success"]
+        assert (another.counters()["accepted"], o3pro_emulator.counters()["accepted"]) == (10, 10)
+        theirs.leave()
+
+
 def test_a_cancel_reaches_whoever_lives_the_job(o3pro_emulator: Emulator, host: Open) -> None:
     """A process that lives nothing cancels a job that another one has under way, and hears that it is so."""
     o3pro_emulator.set_knobs("seconds=60 queued=0")
@@ -100,6 +115,21 @@ def test_the_time_of_a_job_is_over_though_nobody_took_it(host: Open) -> None:
     one = submitter(host)
     reply = one.do("wait", one.start(timeout=0.5), 20)
     assert (reply["status"], "timeout" in reply["error"]) == ("failed", True)
+
+
+def test_whose_clock_is_wrong_shortens_no_job(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a job that nobody has taken has to end is told by the database's clock, and not by that of a host."""
+    right = time.time
+    with BackgroundHandler(fake(), engine=DbosEngine(database, worker=False)) as handler:
+        monkeypatch.setattr(time, "time", lambda: right() - 60)
+        job = handler.submit("q", timeout=40)
+        monkeypatch.undo()
+        tables = JobTables(Database(database, "dbos"))
+        with tables.reading():
+            assert tables.overdue() == []
+        short = handler.submit("q", timeout=0.1)
+        until(lambda: short.status() == "failed")
+        assert job.status() == "started"
 
 
 def test_one_key_is_one_job(o3pro_emulator: Emulator, host: Open) -> None:
@@ -134,6 +164,19 @@ def test_max_concurrency_and_priority_hold_for_all_hosts(o3pro_emulator: Emulato
     assert all(worker.process.poll() is None for worker in workers)
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_bound_is_that_of_whoever_started_last(o3pro_emulator: Emulator, host: Open) -> None:
+    """Who started with a lower bound lives more once another has raised it, and deals no job again without end."""
+    o3pro_emulator.set_knobs("seconds=60 queued=0")
+    worker = host(max_concurrency=1)
+    ids = [worker.start(f"q {number}") for number in range(4)]
+    until(lambda: len(worker.do("held")) == 1)
+    host(max_concurrency=3).opened().close()
+    until(lambda: len(worker.do("held")) == 3)
+    for job_id in ids:
+        assert worker.do("cancel_job", job_id)["success"]
+
+
 # --- whoever dies -----------------------------------------------------------------------------------------------
 
 
@@ -145,11 +188,12 @@ def test_max_concurrency_and_priority_hold_for_all_hosts(o3pro_emulator: Emulato
 def test_jobs_of_the_dead_are_lived_by_others(o3pro_emulator: Emulator, host: Open, end: str) -> None:
     """Of a worker that dies, stands still or closes, another one has the jobs in 15 seconds; each was created once."""
     o3pro_emulator.set_knobs("seconds=30 queued=0")
-    one, worker = submitter(host), host()
+    as_users_have_it = {"poll": 0.5, "lease": 5.0} if end == "stands still" else {}
+    one, worker = submitter(host), host(max_concurrency=5, engine=as_users_have_it)
     ids = [one.start(f"q {number}", timeout=300, dedupe_key=str(number)) for number in range(5)]
     for job_id in ids:
         running(one, job_id)
-    other = host().opened()
+    other = host(max_concurrency=5, engine=as_users_have_it).opened()
     begun = time.monotonic()
     if end == "kill -9":
         worker.kill()
@@ -182,6 +226,22 @@ def test_a_deadline_survives_its_worker(o3pro_emulator: Emulator, host: Open) ->
     assert (reply["status"], "timeout" in reply["error"]) == ("failed", True)
     assert 8 <= reply["total_time"] < 15
     until(lambda: o3pro_emulator.counters()["cancels"] == 1)
+
+
+def test_what_runs_goes_before_what_waits(o3pro_emulator: Emulator, host: Open) -> None:
+    """The jobs that a dead worker had under way are lived first, beyond no bound, however many wait to be sent."""
+    o3pro_emulator.set_knobs("seconds=60 queued=0")
+    one, worker = submitter(host), host(max_concurrency=2)
+    ids = [one.start(f"q {number}") for number in range(2)]
+    for job_id in ids:
+        running(one, job_id)
+    waiting = [one.start(f"w {number}", priority=10**6) for number in range(6)]
+    worker.kill()
+    other = host(max_concurrency=2)
+    until(lambda: sorted(other.do("held")) == sorted(ids))
+    assert o3pro_emulator.counters()["accepted"] == 2
+    for job_id in [*waiting, *ids]:
+        assert one.do("cancel_job", job_id)["success"]
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

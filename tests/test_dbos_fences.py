@@ -106,7 +106,10 @@ def test_what_is_removed_is_removed_from_dbos(host: Open, path: Path, o3pro_emul
         return [status for (status,) in rows(path, "SELECT status FROM workflow_status")]
 
     o3pro_emulator.set_knobs("seconds=60 queued=0")
-    one, reader = host(), host(engine={"worker": False})
+    reader = host(engine={"worker": False}).opened()
+    with sqlite3.connect(path) as connection:  # as after a year
+        connection.execute("UPDATE o3pro_meta SET seq = 10000000")
+    one = host()
     job_id = reader.start()
     until(lambda: reader.do("check_status", job_id)["status"] == "running")
     host()
@@ -132,6 +135,19 @@ def test_what_is_removed_while_it_is_under_way_is_called_off(host: Open, path: P
     one.start()
     until(lambda: job_id not in str(rows(path, "SELECT workflow_uuid FROM workflow_status")))
     assert job_id not in str(rows(path, "SELECT workflow_uuid FROM workflow_input"))
+
+
+def test_what_was_dealt_as_its_worker_closed_is_dealt_again(tmp_path: Path) -> None:
+    """A worker may close in any moment of being dealt jobs: those that it did not take up are dealt again."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    client = FakeClient(FakeRemote(seconds=0.05, queued=0))
+    with BackgroundHandler(client, engine=DbosEngine(url, worker=False)) as reader:
+        jobs = []
+        for _ in range(5):
+            with BackgroundHandler(client, engine=DbosEngine(url, poll=0.02), pace=QUICK):
+                jobs += [reader.submit("q") for _ in range(20)]
+        with BackgroundHandler(client, engine=DbosEngine(url, poll=0.02, lease=1), pace=QUICK):
+            assert all(job.result(25) for job in jobs)
 
 
 def test_who_closes_cancels_what_it_lives_alone(tmp_path: Path) -> None:
@@ -174,6 +190,25 @@ def test_dbos_that_cannot_deal_our_jobs_is_told(host: Open, path: Path, suffix: 
         one.opened()
 
 
+@pytest.mark.parametrize("part", ["lives no jobs of ours", "has none of our handlers"])
+def test_an_application_that_runs_dbos_takes_no_job_of_ours(
+    o3pro_emulator: Emulator, host: Open, path: Path, part: str
+) -> None:
+    """DBOS polls all queues that are nobody's; ours are somebody's, so nobody takes what he cannot live."""
+    o3pro_emulator.set_knobs("seconds=0.1 queued=0")
+    own = OWN.format(url=f"sqlite:///{path}") + "DBOS.launch()"
+    other = f"sqlite:///{path}.other" if part.startswith("has") else f"sqlite:///{path}"
+    reader = host(engine={"worker": False}).opened()
+    stranger = Host(o3pro_emulator, other, code=own, engine={"worker": False})
+    with stranger, host():
+        stranger.opened()
+        for number in range(5):  # which takes longer than DBOS does to find a queue
+            ids = [reader.start(f"q {number}") for _ in range(2)]
+            assert all(reply["success"] for reply in reader.do("wait_all", ids, 25).values())
+        statuses = [status for (status,) in rows(path, "SELECT status FROM workflow_status")]
+        assert len(statuses) == 10, "each was dealt once"
+
+
 def test_two_databases_in_one_process(tmp_path: Path) -> None:
     """A process lives the jobs of one database; of another one it may be no worker, and one after the other is fine."""
     one = BackgroundHandler(fake(), engine=DbosEngine(f"sqlite:///{tmp_path}/1.db", poll=0.02), pace=QUICK)
@@ -211,6 +246,7 @@ def test_a_database_that_cannot_be_had_is_told(caplog: pytest.LogCaptureFixture,
     where, what = ("127.0.0.1:1/jobs", "check that it runs") if "@" in url else ("/proc/no/jobs.db", "check the disk")
     assert where in str(told.value)
     assert what in str(told.value)
+    assert "hush" not in repr(engine.store(max_concurrency=None)._terms)
     with Driver("async", fake(), {"engine": engine}) as driver:
         reply = driver.do("start_background_task", "q")
         assert not reply["success"]
@@ -270,7 +306,7 @@ if os.fork() == 0:
     try:
         print(handler.start_background_task("q")["success"], len(handler.list_active_jobs()), flush=True)
     except StoreError as told:
-        print("make the handler after the fork" in str(told), flush=True)
+        print("fork before that" in str(told), flush=True)
     os._exit(0)
 os.wait()
 print(handler.start_background_task("q")["success"])
@@ -281,7 +317,7 @@ handler.close()
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.parametrize(("part", "says"), [("worker", "True True"), ("submitter", "True 2 True")])
 def test_a_forked_process(database: str, part: str, says: str) -> None:
-    """A child of one that lives no jobs begins anew; that of a worker is told what to do; the parent goes on."""
+    """A child of one that lives no jobs begins anew; that of a worker is told why it cannot; the parent goes on."""
     command = [sys.executable, "-c", FORKED, database, part]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
     assert done.stdout.split() == says.split()

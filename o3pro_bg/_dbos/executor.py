@@ -13,15 +13,16 @@ import logging
 import os
 import threading
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dbos import DBOS, DBOSPortableJSONSerializer, StepOptions
 from dbos import _dbos as internals
 from dbos import error as troubles
+from dbos._queue import queue_worker_thread
 
 from o3pro_bg._dbos.dealer import WORKFLOW
-from o3pro_bg._dbos.tables import VERSION
+from o3pro_bg._dbos.schema import VERSION
 from o3pro_bg.errors import StoreError
 
 if TYPE_CHECKING:
@@ -36,7 +37,22 @@ _PATIENCE: Final = 5.0  # seconds for a thread of DBOS to end
 _PREEMPTIBLE: Final[StepOptions] = {"preemptible": True}
 _LEFT: Final = "left"  # what a workflow answers whose job is not, or no longer, lived by it
 
-_WORKERS: Final[list[Worker]] = []
+
+@dataclass(slots=True)
+class _Part:
+    """
+    What deals jobs to a worker.
+
+    Attributes:
+        stop: Set once it shall deal nothing more.
+        thread: It.
+    """
+
+    stop: threading.Event
+    thread: threading.Thread
+
+
+_PARTS: Final[dict[Worker, _Part]] = {}
 _CHANGES: Final = threading.Condition(threading.RLock())  # of those, and of our instance
 
 
@@ -54,7 +70,7 @@ class _Instance:
 
     dbos: DBOS | None = None
     pid: int = 0
-    url: str = ""
+    url: str = field(default="", repr=False)
     is_stopping: bool = False
 
 
@@ -85,9 +101,13 @@ def join(worker: Worker, database: Database) -> None:
     """
     with _CHANGES:
         check(database)
-        if internals._dbos_global_instance is None:
-            _launch(database)
-        _WORKERS.append(worker)
+        if (running := internals._dbos_global_instance) is None:
+            running = _launch(database)
+        stop = threading.Event()
+        facts = (stop, running, running._sys_db.get_queue(worker.queue))
+        thread = threading.Thread(target=queue_worker_thread, args=facts, name="o3pro_bg dealing", daemon=True)
+        _PARTS[worker] = _Part(stop, thread)
+        thread.start()
 
 
 def check(database: Database) -> None:
@@ -100,37 +120,30 @@ def check(database: Database) -> None:
 
 
 def pause(worker: Worker) -> None:
-    """Have this worker dealt no more jobs; the last one of our own instance stops that altogether."""
+    """Have this worker dealt no more jobs; with the last one, our own instance is about to end."""
     with _CHANGES:
-        if worker in _WORKERS:
-            _WORKERS.remove(worker)
-        if not _WORKERS and _OURS.dbos is not None and _OURS.pid == os.getpid():
+        if (part := _PARTS.get(worker)) is not None:
+            part.stop.set()
+        if _OURS.dbos is not None and _OURS.pid == os.getpid() and all(part.stop.is_set() for part in _PARTS.values()):
             _OURS.is_stopping = True
-            for stop in _OURS.dbos.background_thread_stop_events:
-                stop.set()
 
 
 def leave(worker: Worker) -> None:
     """Have done with a worker; our own instance ends with the last one."""
     pause(worker)
+    if (part := _PARTS.get(worker)) is not None:
+        part.thread.join(_PATIENCE)  # what it has just dealt still begins, and finds nobody to live it
     with _CHANGES:
-        if not _OURS.is_stopping or _OURS.dbos is None:
+        _PARTS.pop(worker, None)
+        if _PARTS or not _OURS.is_stopping or _OURS.dbos is None:
             return
-        _wait_for_dealing(_OURS.dbos)
         if internals._dbos_global_instance is _OURS.dbos:
             DBOS.destroy()
         _OURS.dbos, _OURS.is_stopping = None, False
         _CHANGES.notify_all()
 
 
-def _wait_for_dealing(instance: DBOS) -> None:
-    """Wait until the threads that deal have stopped: their loop would be gone under them."""
-    for thread in instance._background_threads:
-        if "queue_thread" in thread.name:
-            thread.join(_PATIENCE)
-
-
-def _launch(database: Database) -> None:
+def _launch(database: Database) -> DBOS:
     if not (logger := logging.getLogger("dbos")).handlers:  # else it would print on the user's terminal
         logger.addHandler(logging.NullHandler())
     instance = DBOS(
@@ -153,13 +166,14 @@ def _launch(database: Database) -> None:
         DBOS.destroy()
         raise
     _OURS.dbos, _OURS.pid, _OURS.url, _OURS.is_stopping = instance, os.getpid(), database.url, False
+    return instance
 
 
 def _objection(running: Any, database: Database) -> str | None:
     """Answer why this instance of DBOS cannot deal us the jobs of this database, or None."""
     if running is _OURS.dbos:
         if os.getpid() != _OURS.pid:
-            return "this process was forked from one that lives jobs: make the handler after the fork"
+            return "this process was forked from one that lives jobs: fork before that, or use DbosEngine(worker=False)"
         if _OURS.is_stopping or _OURS.url != database.url:
             return "this process lives jobs of another database, and DBOS has one: use DbosEngine(worker=False)"
     elif not running._launched:
@@ -202,7 +216,9 @@ async def _claimed(job_id: str, epoch: int, queue: str) -> Worker | None:
     """Answer who of this process has claimed the job, or None: it is for another epoch to live it."""
     while True:
         # Without the lock: who ends our instance has it, and waits for this loop.
-        worker = next((worker for worker in [*_WORKERS] if worker.queue == queue), None)
+        worker = next(
+            (worker for worker, part in [*_PARTS.items()] if worker.queue == queue and not part.stop.is_set()), None
+        )
         if worker is None:
             return None
         try:

@@ -40,7 +40,6 @@ class SharedJournal(Journal):
         dealer: Deals them out.
         mirror: Where they are shown.
         settings: How the store is used.
-        most: The most jobs of our service that are held at once, by all together, or None.
         stop: Called before all that is held here is dealt to others: nothing more shall be dealt to us.
     """
 
@@ -52,7 +51,6 @@ class SharedJournal(Journal):
         dealer: Dealer,
         mirror: Mirror,
         settings: Settings,
-        most: int | None,
         stop: Callable[[], object],
     ) -> None:
         file: Any = tables  # it answers as a file does
@@ -61,10 +59,11 @@ class SharedJournal(Journal):
         )
         self._tables = tables
         self._dealer = dealer
-        self._most = most
         self._stop = stop
+        self._is_untidy = True  # until it was seen that DBOS has nothing under way
         self._beats = 0
         self._suspects: set[tuple[str, int]] = set()
+        self._moved: list[tuple[str, int]] = []  # what was dealt again, with the epochs before
         self._inserted: list[JobRecord] = []  # in the transaction under way
         self._in_doubt: list[JobRecord] = []  # of which it was told that they are not kept
 
@@ -80,8 +79,10 @@ class SharedJournal(Journal):
         try:
             with super().transaction(durable=durable):
                 yield
-        except InDoubtError:
-            self._in_doubt = self._inserted
+        except BaseException as exc:
+            self._moved = []  # which was not moved: called off, a job that is lived would be cancelled
+            if isinstance(exc, InDoubtError):
+                self._in_doubt = self._inserted
             raise
 
     def _withdraw(self, record: JobRecord) -> None:
@@ -105,8 +106,8 @@ class SharedJournal(Journal):
         kept = super().insert(waits)
         if kept is waits and (known := self._view(record.job_id)) is not None:
             if record.request.timeout is not None:
-                self._tables.set_due(known.number, record.created_at + record.request.timeout)
-            self._dealer.deal(self._tables.connection, record, known.epoch)
+                self._tables.set_due(known.number, record.created_at + record.request.timeout - time.time())
+            self._deal(known.number, record, known.epoch)
             self._tables.evidence = partial(self._dealer.has_dealt, record.job_id, known.epoch)
             self._inserted.append(record)
         return record if kept is waits else kept
@@ -116,12 +117,12 @@ class SharedJournal(Journal):
         known = self._view(job_id)
         if known is None or known.epoch != epoch or known.record.status.is_terminal:
             return False
-        if self._most is not None and self._tables.held_of(self._endpoint) >= self._most:
-            self._deal_again(job_id)  # to two at once, it was dealt beyond the bound
-            return False
+        if not _may_be_sent(known.record) and not self._has_room():
+            return False  # it was dealt beyond the bound, to two at once; in some seconds it is dealt again
         if not self._tables.take(known.number, self._owner, epoch, self._seq + 1):
             return False
         self._file.beat(self._owner, self._pace)
+        self._is_untidy = True
         waiting = "" if known.record.waiting == _WAITS else known.record.waiting
         claimed = replace(known.record, epoch=epoch, waiting=waiting)
         self._step(job_id, Known(claimed, known.number, epoch, is_mine=True))
@@ -139,7 +140,7 @@ class SharedJournal(Journal):
     def remove(self, job_id: str) -> bool:
         """Forget a job, and with it what DBOS knows of it."""
         if (known := self._known.get(job_id)) is not None:  # the mirror hides it already
-            self._dealer.forget(self._tables.connection, job_id, known.epoch)
+            self._dealer.forget(self._tables.connection, job_id, self._tables.epochs(known.number))
         return super().remove(job_id)
 
     def heed(self, job_id: str, epoch: int) -> bool:
@@ -151,9 +152,20 @@ class SharedJournal(Journal):
             return super().wish(job_id, time.time())
         return False
 
+    @property
+    def awaits(self) -> bool:
+        """Tell whether any job is under way, or there is something to be tidied up."""
+        return super().awaits or self._is_untidy
+
+    def open(self) -> None:
+        """See every job, and deal out anew those of the dead."""
+        super().open()
+        self._call_off_moved()
+
     def beat(self) -> None:
         """Show that we live, look who does not, and deal out anew what is free; tidy up, every few beats."""
         super().beat()
+        self._call_off_moved()
         self._beats += 1
         if self._beats % PATIENCE == 0:
             self._sweep()
@@ -169,7 +181,7 @@ class SharedJournal(Journal):
         """Deal out anew what the buried held, and end what nobody took in its time."""
         for job_id in self._tables.free(self._endpoint):
             self._deal_again(job_id)
-        for job_id in self._tables.overdue(time.time()):
+        for job_id in self._tables.overdue():
             self._end_unsent(job_id, _EXPIRED)
 
     def _deal_again(self, job_id: str) -> None:
@@ -178,7 +190,8 @@ class SharedJournal(Journal):
             return
         epoch = known.epoch + 1
         self._tables.hand_over(known.number, None, epoch, self._seq + 1)
-        self._dealer.deal(self._tables.connection, known.record, epoch)
+        self._deal(known.number, known.record, epoch)
+        self._moved.append((job_id, known.epoch))
         self._step(job_id, Known(replace(known.record, epoch=epoch), known.number, epoch, is_mine=False))
         self._news.add(job_id)
 
@@ -191,34 +204,57 @@ class SharedJournal(Journal):
             self._step(job_id, ended)
             self._news.add(job_id)
 
+    def _deal(self, number: int, record: JobRecord, epoch: int) -> None:
+        if is_sent := _may_be_sent(record):
+            self._tables.set_sent(number)
+        self._dealer.deal(self._tables.connection, record, epoch, is_urgent=is_sent)
+
+    def _has_room(self) -> bool:
+        """Tell whether one more job of our service may be under way."""
+        most = self._dealer.most_of(self._tables.connection, self._endpoint)
+        return most is None or self._tables.held_of(self._endpoint) < most
+
+    def _call_off_moved(self) -> None:
+        """Have what was dealt again take up no place any more by where it was before."""
+        moved, self._moved = self._moved, []
+        with self._tables.told():
+            self._dealer.call_off(moved)
+
     def _sweep(self) -> None:
         """
-        Call off workflows that live nothing any more, and deal out anew what was dealt and never claimed.
+        Call off workflows that live nothing any more, and deal out anew what nobody holds, or is dealt.
 
-        Both are left by processes that died; each is seen so twice before it is believed.
+        All of that is left by processes that died, or could not live what they were dealt; it may also be on its way to
+        be claimed, or told, so it is seen twice before it is believed.
         """
         with self._tables.told():
             under_way = self._dealer.under_way()
         with self._tables.reading():
             dealt = self._tables.dealt() if under_way else {}
-        before, self._suspects = self._suspects, set()
-        for job_id, epoch in under_way:
-            current, is_held = dealt.get(job_id, (None, False))
-            if current == epoch and is_held:
-                continue
-            if (job_id, epoch) not in before:
-                self._suspects.add((job_id, epoch))
-                continue
-            if current == epoch:
-                with self.transaction():
-                    if self._tables.dealt().get(job_id) != (epoch, False):  # it was claimed after all
-                        continue
-                    self._deal_again(job_id)
+            stranded = [pair for pair in self._tables.stranded(self._dealer.is_dealt) if self._is_sound(pair[0])]
+        self._is_untidy = bool(under_way or stranded)
+        idle = {pair for pair in under_way if dealt.get(pair[0]) != (pair[1], True)}
+        suspects = idle | {*stranded}
+        for job_id, epoch in sorted(suspects & self._suspects):
+            self._tidy(job_id, epoch, is_under_way=(job_id, epoch) in idle)
+        self._suspects = suspects - self._suspects
+        self._call_off_moved()
+
+    def _is_sound(self, job_id: str) -> bool:
+        """Tell whether a job that has not ended can be lived; one whose row is damaged cannot."""
+        known = self._known.get(job_id)
+        return known is not None and not known.record.status.is_terminal
+
+    def _tidy(self, job_id: str, epoch: int, *, is_under_way: bool) -> None:
+        with self.transaction():
+            if self._tables.is_free(job_id, epoch):  # else it was claimed after all
+                self._deal_again(job_id)
+        if is_under_way:
             with self._tables.told():
-                self._dealer.call_off(job_id, epoch)
-            if self._view(job_id) is None:
-                with self.transaction():
-                    self._dealer.forget(self._tables.connection, job_id, epoch)
+                self._dealer.call_off([(job_id, epoch)])
+        if self._view(job_id) is None:
+            with self.transaction():
+                self._dealer.forget(self._tables.connection, job_id, range(epoch, epoch + 1))
 
 
 def _may_be_sent(record: JobRecord) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from o3pro_bg._dbos import executor
@@ -44,7 +44,7 @@ class Terms:
         poll: Seconds between two looks whether a job waits.
     """
 
-    url: str
+    url: str = field(repr=False)
     schema: str
     is_worker: bool
     most: int | None
@@ -119,4 +119,4 @@ class DbosStore(WrittenStore):
                     dealer.open_queue(settings.endpoint, most=terms.most, at_hand=terms.at_hand, poll=terms.poll)
                     stack.callback(executor.leave, self)
                     executor.join(self, self._database)
-            yield SharedJournal(tables, dealer, mirror, settings, terms.most, lambda: executor.pause(self))
+            yield SharedJournal(tables, dealer, mirror, settings, lambda: executor.pause(self))

@@ -1,9 +1,8 @@
 """
-The tables of the jobs: the only place here that speaks SQL.
+What is done with the tables of the jobs: a journal works with them as with the file of the store on disk.
 
-They are those of the store on disk (`_sqlite/jobfile`), and mean the same; a journal works with either. `meta` has one
-row, which every transaction that writes locks first: so whatever is decided in one is decided on the truth, whichever
-host it comes from. `jobs.due_at` is when a job has to have ended; `pace` is where the creates of a deployment stand.
+Every transaction that writes locks the one row of `meta` first: so whatever is decided in one is decided on the truth,
+whichever host it comes from.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from o3pro_bg._dbos.pace import pace_table
+from o3pro_bg._dbos.schema import VERSION, Schema
 from o3pro_bg._sqlite.rows import crc_of, row_from
 from o3pro_bg.errors import StoreError
 
@@ -25,13 +24,8 @@ if TYPE_CHECKING:
     from o3pro_bg._dbos.database import Database
     from o3pro_bg._sqlite.rows import Row
 
-VERSION: Final = 1
-"""The version of these tables; workers of another one have to be told from ours."""
-
 _PATIENCE: Final = 10.0  # seconds in which it has to be found out whether a transaction was committed
 _AGAIN: Final = 0.2  # seconds until that is tried again
-
-_BIG: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 class InDoubtError(StoreError):
@@ -60,50 +54,11 @@ class JobTables:
         self.connection: sa.Connection
         self.evidence: Callable[[sa.Connection], bool] | None = None
         self._database = database
-        self._metadata = metadata = sa.MetaData(schema=database.schema)
-        self._meta = sa.Table(
-            "o3pro_meta",
-            metadata,
-            sa.Column("one", sa.Integer, primary_key=True),
-            sa.Column("version", sa.Integer, nullable=False),
-            sa.Column("seq", _BIG, nullable=False),
-            sa.Column("removals", _BIG, nullable=False),
-        )
-        self._jobs = sa.Table(
-            "o3pro_jobs",
-            metadata,
-            sa.Column("number", _BIG, primary_key=True, autoincrement=True),
-            sa.Column("job_id", sa.Text, nullable=False, unique=True),
-            sa.Column("endpoint", sa.Text, nullable=False),
-            sa.Column("dedupe", sa.Text),
-            sa.Column("state", sa.Text, nullable=False),
-            sa.Column("state_crc", _BIG, nullable=False),
-            sa.Column("ended", sa.SmallInteger, nullable=False),
-            sa.Column("cancel_requested_at", sa.Double),
-            sa.Column("due_at", sa.Double),
-            sa.Column("owner", sa.Text),
-            sa.Column("epoch", _BIG, nullable=False),
-            sa.Column("seq", _BIG, nullable=False, index=True),
-            sa.UniqueConstraint("endpoint", "dedupe"),
-            sa.Index(
-                "o3pro_jobs_by_owner", "owner", sqlite_where=sa.text("ended = 0"), postgresql_where=sa.text("ended = 0")
-            ),
-        )
-        self._requests = sa.Table(
-            "o3pro_requests",
-            metadata,
-            sa.Column("number", _BIG, primary_key=True, autoincrement=False),
-            sa.Column("request", sa.Text, nullable=False),
-            sa.Column("request_crc", _BIG, nullable=False),
-        )
-        self._owners = sa.Table(
-            "o3pro_owners",
-            metadata,
-            sa.Column("owner", sa.Text, primary_key=True),
-            sa.Column("beat", _BIG, nullable=False),
-            sa.Column("pace", sa.Double, nullable=False),
-        )
-        pace_table(metadata)
+        self._now = database.now
+        self._texts: dict[int, tuple[str, int]] = {}  # of requests that were read beforehand
+        schema = Schema(database.schema)
+        self._metadata = schema.metadata
+        self._meta, self._jobs, self._requests, self._owners = schema.meta, schema.jobs, schema.requests, schema.owners
         self._columns = [
             self._jobs.c[name]
             for name in ("number", "job_id", "endpoint", "state", "state_crc", "ended", "cancel_requested_at", "epoch")
@@ -198,9 +153,15 @@ class JobTables:
 
     def rows_since(self, seq: int) -> Iterator[Row]:
         """Answer the jobs that changed after that transaction, the oldest job first."""
-        jobs = self._jobs.c
-        for found in self._do(sa.select(*self._columns).where(jobs.seq > seq).order_by(jobs.number)).all():
-            yield row_from(*found)
+        jobs, requests = self._jobs.c, self._requests.c
+        if seq < 0:  # of all jobs, which are new then: one by one would take a round trip each
+            read = self._do(sa.select(requests.number, requests.request, requests.request_crc))
+            self._texts = {number: (text, crc) for number, text, crc in read}
+        try:
+            for found in self._do(sa.select(*self._columns).where(jobs.seq > seq).order_by(jobs.number)).all():
+                yield row_from(*found)
+        finally:
+            self._texts = {}
 
     def job_ids(self) -> set[str]:
         """Answer the ids of all jobs."""
@@ -209,9 +170,11 @@ class JobTables:
     def request(self, row: Row) -> str | None:
         """Answer the text of a job's request, or None where it is damaged."""
         requests = self._requests.c
-        found = self._do(
-            sa.select(requests.request, requests.request_crc).where(requests.number == row.number)
-        ).one_or_none()
+        which = requests.number == row.number
+        found = (
+            self._texts.get(row.number)
+            or self._do(sa.select(requests.request, requests.request_crc).where(which)).one_or_none()
+        )
         return None if found is None or crc_of(row.job_id, found[0]) != found[1] else str(found[0])
 
     def find(self, job_id: str, endpoint: str, dedupe_key: str | None) -> Row | None:
@@ -236,6 +199,7 @@ class JobTables:
             "cancel_requested_at": row.cancel_requested_at,
             "owner": owner,
             "epoch": row.epoch,
+            "first_epoch": row.epoch,
             "seq": seq,
         }
         number: int = self._do(sa.insert(self._jobs).values(values).returning(self._jobs.c.number)).scalar_one()
@@ -244,9 +208,19 @@ class JobTables:
         )
         return number
 
-    def set_due(self, number: int, at: float) -> None:
-        """Note when a job has to have ended, in Unix time."""
-        self._do(sa.update(self._jobs).where(self._jobs.c.number == number).values(due_at=at))
+    def set_due(self, number: int, seconds: float) -> None:
+        """Note that a job has to have ended in so many seconds, by a clock that all hosts share."""
+        self._do(sa.update(self._jobs).where(self._jobs.c.number == number).values(due_at=self._now() + seconds))
+
+    def set_sent(self, number: int) -> None:
+        """Note that the service may have a job, whoever holds it."""
+        self._do(sa.update(self._jobs).where(self._jobs.c.number == number).values(is_sent=1))
+
+    def epochs(self, number: int) -> range:
+        """Answer the epochs in which a job was dealt out."""
+        found = self._do(sa.select(self._jobs.c.first_epoch, self._jobs.c.epoch).where(self._jobs.c.number == number))
+        first, last = found.one_or_none() or (0, -1)
+        return range(first, last + 1)
 
     def update(self, row: Row, seq: int, *, if_free: bool = False) -> bool:
         """Write the state of a job; False where there is none of this epoch, or, `if_free`, somebody holds it."""
@@ -288,9 +262,9 @@ class JobTables:
         return self._changes(sa.update(self._jobs).where(which & is_free).values(owner=owner, seq=seq))
 
     def held_of(self, endpoint: str) -> int:
-        """Answer how many jobs of this service somebody holds."""
+        """Answer how many jobs of this service somebody holds, or has sent."""
         jobs = self._jobs.c
-        is_held = (jobs.endpoint == endpoint) & (jobs.ended == 0) & jobs.owner.is_not(None)
+        is_held = (jobs.endpoint == endpoint) & (jobs.ended == 0) & (jobs.owner.is_not(None) | (jobs.is_sent == 1))
         return int(self._do(sa.select(sa.func.count()).select_from(self._jobs).where(is_held)).scalar_one())
 
     def free(self, endpoint: str) -> list[str]:
@@ -302,18 +276,30 @@ class JobTables:
             self._do(sa.select(jobs.job_id).where(jobs.ended == 0, is_orphaned).order_by(jobs.number)).scalars()
         )
 
-    def overdue(self, now: float) -> list[str]:
+    def overdue(self) -> list[str]:
         """Answer the jobs that nobody holds, and that had to end before now."""
         jobs = self._jobs.c
-        return list(
-            self._do(sa.select(jobs.job_id).where(jobs.ended == 0, jobs.owner.is_(None), jobs.due_at < now)).scalars()
-        )
+        is_overdue = (jobs.ended == 0) & jobs.owner.is_(None) & (jobs.due_at < self._now())
+        return list(self._do(sa.select(jobs.job_id).where(is_overdue)).scalars())
+
+    def stranded(self, is_dealt: Callable[[Any, Any], sa.ColumnElement[bool]]) -> list[tuple[str, int]]:
+        """Answer the jobs, with their epochs, that nobody holds and of which `is_dealt` is not true."""
+        jobs = self._jobs.c
+        is_free = (jobs.ended == 0) & jobs.owner.is_(None)
+        found = self._do(sa.select(jobs.job_id, jobs.epoch).where(is_free, ~is_dealt(jobs.job_id, jobs.epoch)))
+        return [(job_id, epoch) for job_id, epoch in found]
 
     def dealt(self) -> dict[str, tuple[int, bool]]:
         """Answer the epoch of every job that has not ended, and whether somebody holds it."""
         jobs = self._jobs.c
         found = self._do(sa.select(jobs.job_id, jobs.epoch, jobs.owner.is_not(None)).where(jobs.ended == 0))
         return {job_id: (epoch, bool(is_held)) for job_id, epoch, is_held in found}
+
+    def is_free(self, job_id: str, epoch: int) -> bool:
+        """Tell whether a job has not ended, and nobody holds it, in this epoch."""
+        jobs = self._jobs.c
+        which = (jobs.job_id == job_id) & (jobs.epoch == epoch) & (jobs.ended == 0) & jobs.owner.is_(None)
+        return self._do(sa.select(jobs.number).where(which)).first() is not None
 
     def held(self) -> list[tuple[str, str]]:
         """Answer the jobs that have not ended and whose owner beats, each with that owner."""
