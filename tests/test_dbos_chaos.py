@@ -21,7 +21,7 @@ from .peers import until
 from .postgres import ABSENT, Postgres, programs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from o3pro_bg.emulator import Emulator
 
@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 JOBS: Final = 300
-A_MINUTE: Final = 600
+A_MINUTE: Final = 900
 _OURS: Final = os.getpid() % 256  # of the addresses that are set aside for trying out networks
 
 
@@ -169,9 +169,9 @@ class Submitter(threading.Thread):
             self.faults.append(exc)
 
 
-def kill(worker: Host, database: str) -> None:
+def at_rest(worker: Host, database: str, act: Callable[[], object]) -> None:
     """
-    Kill a worker at any moment but one: in which a create has left, and its id is not written yet.
+    Do something to a worker at any moment but one: in which a create has left, and its id is not written yet.
 
     Nobody can know whether the service has such a job, so it would end as `SubmissionUncertain`: see test_dbos.
     """
@@ -180,14 +180,13 @@ def kill(worker: Host, database: str) -> None:
         AND state::json->>'sent_at' IS NOT NULL AND state::json->>'response_id' IS NULL
     """
     pause = threading.Event()
-    with psycopg.connect(database) as connection:
+    with psycopg.connect(database, autocommit=True) as connection:
         while True:
             worker.stop()
             pause.wait(0.1)  # what is under way to the database arrives
             if connection.execute(leaving, [f"% {worker.process.pid} %"]).fetchone() == (0,):
-                worker.kill()
+                act()
                 return
-            connection.rollback()
             worker.go_on()
             pause.wait(0.05)
 
@@ -201,6 +200,21 @@ def outcomes(host: Host, ids: list[str], seconds: float) -> list[dict[str, Any]]
             return [facts[job_id] for job_id in ids]
         assert time.monotonic() < deadline, [fact for fact in facts.values() if not fact["ended_at"]][:5]
         threading.Event().wait(0.5)
+
+
+def all_end_well(submitters: list[Submitter], emulator: Emulator) -> None:
+    """See all jobs completed, each created once, and no create refused for the quota."""
+    for submitter in submitters:
+        submitter.join(120)
+        assert not submitter.is_alive()
+        assert not submitter.faults, submitter.faults
+    ids = [job_id for submitter in submitters for job_id in submitter.ids]
+    assert len({*ids}) == JOBS
+    ends = outcomes(submitters[0].host, ids, 240)
+    assert [end for end in ends if end["status"] != "completed"] == []
+    counters = emulator.counters()
+    assert (counters["accepted"], counters["duplicates"]) == (JOBS, {}), "creates equal jobs"
+    assert counters["refused"] == 0, "the quota was never exceeded"
 
 
 def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) -> None:
@@ -220,7 +234,8 @@ def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) 
         for happens in ("kill", "stop", "kill", "immediate", "kill"):
             pause.wait(luck.uniform(3, 5))
             if happens == "kill":
-                kill(workers.pop(luck.randrange(3)).opened(), database)
+                victim = workers.pop(luck.randrange(3)).opened()
+                at_rest(victim, database, victim.kill)
                 workers.append(host(**terms))
             else:
                 for worker in workers:
@@ -228,54 +243,85 @@ def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) 
                 postgres.stop("fast" if happens == "stop" else happens)
                 pause.wait(luck.uniform(0.5, 1.5))
                 postgres.start()
-        for submitter in submitters:
-            submitter.join(120)
-            assert not submitter.is_alive()
-            assert not submitter.faults, submitter.faults
-        ids = [job_id for submitter in submitters for job_id in submitter.ids]
-        assert len({*ids}) == JOBS
-        ends = outcomes(submitters[0].host, ids, 240)
-    counters = o3pro_emulator.counters()
-    assert [end for end in ends if end["status"] != "completed"] == []
-    assert (counters["accepted"], counters["duplicates"]) == (JOBS, {}), "creates equal jobs"
-    assert counters["refused"] == 0, "the quota was never exceeded"
+        all_end_well(submitters, o3pro_emulator)
 
 
-def test_two_machines_one_of_which_is_cut_off(o3pro_emulator: Emulator, postgres: Postgres) -> None:
-    """Of two machines one loses its network, service and all: the other has the jobs; healed, both work on."""
-    if not has_networks():
-        pytest.skip("network namespaces cannot be made here: that takes root, and iproute2")
-    o3pro_emulator.set_knobs("seconds=45 queued=0")
-    database, port = postgres.database(), int(urlsplit(o3pro_emulator.endpoint).port or 0)
-    with ExitStack() as stack:
+class Machines:
+    """
+    Machines that reach the database and the service over their cables alone.
+
+    Attributes:
+        database: The database, as it is seen from here.
+    """
+
+    def __init__(self, emulator: Emulator, postgres: Postgres, stack: ExitStack) -> None:
+        self._emulator, self._stack = emulator, stack
+        self._networks: dict[int, Network] = {}
+        port = int(urlsplit(emulator.endpoint).port or 0)
         middle = stack.enter_context(in_the_middle())
         tables = stack.enter_context(Wire(("127.0.0.1", postgres.port), (middle, 0)))
         models = stack.enter_context(Wire(("127.0.0.1", port), (middle, 0)))
-        database = database.replace(f"127.0.0.1:{postgres.port}", f"{middle}:{tables.port}")
+        self.database = postgres.database()
+        self._seen_from_there = self.database.replace(f"127.0.0.1:{postgres.port}", f"{middle}:{tables.port}")
         # The service is on each machine's own loopback, where plain HTTP is let go, and from there in the middle.
-        service = f"from tests.test_dbos_chaos import Wire\nWire(('{middle}', {models.port}), ('127.0.0.1', {port}))"
+        self._service = (
+            f"from tests.test_dbos_chaos import Wire\nWire(('{middle}', {models.port}), ('127.0.0.1', {port}))"
+        )
 
-        def machine(number: int) -> tuple[Network, Host]:
-            network = stack.enter_context(Network(number))
-            host = Host(o3pro_emulator, database, within=network.within, code=service)
-            return network, stack.enter_context(host).opened()
+    def start(self, number: int, **settings: Any) -> tuple[Network, Host]:
+        """Start a host on the machine of this number, which is made with its first."""
+        code = "" if number in self._networks else self._service
+        if number not in self._networks:
+            self._networks[number] = self._stack.enter_context(Network(number))
+        network = self._networks[number]
+        host = Host(self._emulator, self._seen_from_there, within=network.within, code=code, **settings)
+        return network, self._stack.enter_context(host).opened()
 
-        network, one = machine(1)
-        ids = [one.start(f"q {number}") for number in range(6)]
-        until(lambda: all(one.do("check_status", job_id)["status"] == "running" for job_id in ids))
-        _, other = machine(2)
-        begun = time.monotonic()
-        network.cut()
-        until(lambda: sorted(other.do("held")) == sorted(ids))
-        assert time.monotonic() - begun < 15
-        assert one.do("check_status", ids[0])["success"], "reads come from memory"
-        network.heal()
-        until(lambda: one.do("held") == [])
-        other.kill()
-        until(lambda: sorted(one.do("held")) == sorted(ids))
-        assert one.do("cancel_job", ids[0])["success"]
+
+@pytest.fixture
+def machines(o3pro_emulator: Emulator, postgres: Postgres) -> Iterator[Machines]:
+    """Give machines, of which there is none yet."""
+    if not has_networks():
+        pytest.skip("network namespaces cannot be made here: that takes root, and iproute2")
+    with ExitStack() as stack:
+        yield Machines(o3pro_emulator, postgres, stack)
+
+
+def test_two_machines_one_of_which_is_cut_off(o3pro_emulator: Emulator, machines: Machines) -> None:
+    """Of two machines one loses its network, service and all: the other has the jobs; healed, both work on."""
+    o3pro_emulator.set_knobs("seconds=45 queued=0")
+    network, one = machines.start(1)
+    ids = [one.start(f"q {number}") for number in range(6)]
+    until(lambda: all(one.do("check_status", job_id)["status"] == "running" for job_id in ids))
+    _, other = machines.start(2)
+    begun = time.monotonic()
+    network.cut()
+    until(lambda: sorted(other.do("held")) == sorted(ids))
+    assert time.monotonic() - begun < 15
+    assert one.do("check_status", ids[0])["success"], "reads come from memory"
+    network.heal()
+    until(lambda: one.do("held") == [])
+    other.kill()
+    until(lambda: sorted(one.do("held")) == sorted(ids))
+    assert one.do("cancel_job", ids[0])["success"]
     counters = o3pro_emulator.counters()
     assert (counters["accepted"], counters["duplicates"]) == (6, {})
+
+
+def test_a_machine_is_cut_off_in_the_midst_of_it(o3pro_emulator: Emulator, machines: Machines) -> None:
+    """Of two machines that submit and live 300 jobs one is cut off, and healed: all end, within the service's quota."""
+    o3pro_emulator.set_knobs(f"seconds=1 queued=0 rpm={A_MINUTE}")
+    pause = threading.Event()
+    terms: dict[str, Any] = {"lost_after": 2.0, "engine": {"most_at_hand": 40, "requests_per_minute": A_MINUTE}}
+    (network, one), _ = machines.start(1, **terms), machines.start(2, **terms)
+    hosts = [machines.start(number, engine={"worker": False})[1] for number in (1, 2)]
+    submitters = [Submitter(host, name, JOBS // 2) for host, name in zip(hosts, "ab", strict=True)]
+    pause.wait(4)
+    at_rest(one, machines.database, network.cut)
+    one.go_on()
+    pause.wait(8)
+    network.heal()
+    all_end_well(submitters[::-1], o3pro_emulator)
 
 
 def test_a_host_that_is_cut_off_loses_its_jobs_and_harms_nobody(o3pro_emulator: Emulator, postgres: Postgres) -> None:
