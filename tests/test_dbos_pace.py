@@ -20,6 +20,7 @@ from o3pro_bg._line import Turn, Waiter
 from o3pro_bg._records import Failure, News
 from o3pro_bg._remote import RemoteTrouble, Trouble
 from o3pro_bg._states import Event
+from o3pro_bg.errors import StoreError
 from o3pro_bg.testing import FakeClient, FakeRemote
 
 from .faces import QUICK
@@ -108,6 +109,40 @@ def test_a_429_closes_the_gate_for_all(shared: Database) -> None:
     one.refused(1)
     assert 20 < other.take() <= 30
     assert 20 < other.closed() <= 30
+
+
+def test_what_the_service_tells_is_kept_until_it_is_written(shared: Database) -> None:
+    """Where the database did not answer, the limits are written with the next place; not those that came before."""
+    pace = SharedPace(shared, "door", None)
+    pace.told = Limits(requests=60, tokens=7)
+    drop(shared)
+    with pytest.raises(StoreError):
+        pace.take()
+    again(shared)
+    pace.take()
+    assert (written(shared)["requests"], written(shared)["tokens"]) == (60, 7)
+    pace.told = Limits(requests=600)
+    drop(shared)
+    with pytest.raises(StoreError):
+        pace.take()
+    pace.told = Limits(requests=6000)
+    again(shared)
+    pace.take()
+    assert written(shared)["requests"] == 6000
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_waiting(shared: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the database's clock was a day ahead, what is still to come stays as far away as it was, and no farther."""
+    stream, gate = SharedPace(shared, "door", 1), SharedPace(shared, "another door", None)
+    clock = shared.now
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "now", lambda: clock() + 86_400)
+        assert [round(stream.take() / 61) for _ in range(2)] == [0, 1]
+        gate.refused(30)
+    assert 20 < gate.closed() <= 30
+    assert 20 < gate.take() <= 30
+    assert [round(stream.take() / 61) for _ in range(2)] == [2, 3]
+    assert 20 < gate.closed() <= 30
 
 
 # --- the door ---------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ _FRAME: Final = 61.0  # seconds over which a minute's allowance is spread: creat
 _AT_LEAST: Final = 1.0  # seconds for which a 429 that names no time, or 0, keeps the others back
 _AGAIN: Final = 0.5  # seconds until the database is asked again that did not answer
 _LONG: Final = 1.0  # seconds of a wait that is told
+_SET_BACK: Final = 1.0  # seconds by which the database's clock has to be behind what it was, to have been set back
+_TIMES: Final = ("last_at", "step", "opens_at", "noted_at")
 _SAID: Final = ("requests", "tokens")
 _LOCK: Final = 8031410073  # of whoever makes a row: any number of ours
 
@@ -48,11 +50,11 @@ class SharedPace:
         most: Creates a minute, or None where the service's headers alone tell.
 
     Attributes:
-        told: What the service said lately that it allows in a minute; it is written with the next place.
+        told: What the service said lately that it allows in a minute; it is written with the next place, once.
     """
 
     def __init__(self, database: Database, door: str, most: float | None) -> None:
-        self.told = Limits()
+        self.told = self._written = Limits()
         self._database = database
         self._most = most
         self._table = pace_table(sa.MetaData(schema=database.schema))
@@ -75,10 +77,13 @@ class SharedPace:
 
     def closed(self) -> float:
         """Answer the seconds for which a 429 keeps all creates back. Raises `StoreError`."""
-        statement = sa.select(self._table.c.opens_at - self._database.now()).where(self._table.c.door == self._door)
+        columns = self._table.c
+        statement = sa.select(columns.opens_at, columns.noted_at, self._database.now())
         with self._database.told(), self._database.engine.connect() as connection:
             reading = connection.execution_options(only_reads=True)
-            return max(0.0, float(reading.execute(statement).scalar() or 0.0))
+            found = reading.execute(statement.where(columns.door == self._door)).one_or_none()
+        opens_at, noted_at, now = found or (0.0, 0.0, 0.0)
+        return max(0.0, float(opens_at - max(noted_at, now)))  # the clock may have been set back
 
     def refused(self, pause: float) -> None:
         """Note for how long the service refuses creates. Raises `StoreError`."""
@@ -95,34 +100,45 @@ class SharedPace:
 
     @contextmanager
     def _row(self) -> Iterator[dict[str, Any]]:
-        """Have the row to oneself, with the time, and what the service said; what is changed of it is written."""
+        """
+        Have the row to oneself, with the time, and what the service said; what is changed of it is written.
+
+        Where the database's clock was set back, what is still to come in the row is set back as well.
+        """
         is_ours = self._table.c.door == self._door
         statement = sa.select(self._table, self._database.now().label("now")).where(is_ours).with_for_update()
-        said, self.told = self.told, Limits()
+        said = self.told
         with self._database.told(), self._database.engine.begin() as connection:
             if (found := connection.execute(statement).mappings().first()) is None:  # nobody was here before
                 self._begin(connection)
                 found = connection.execute(statement).mappings().one()
-            row = {**found, **{name: limit for name in _SAID if (limit := getattr(said, name)) is not None}}
+            row = dict(found)
+            if (behind := row["noted_at"] - row["now"]) > _SET_BACK:
+                row.update(last_at=row["last_at"] - behind, opens_at=row["opens_at"] - behind)
+            if said is not self._written:
+                row.update({name: limit for name in _SAID if (limit := getattr(said, name)) is not None})
             yield row
             if changed := {name: value for name, value in row.items() if value != found[name]}:
+                changed["noted_at"] = row["now"]
                 connection.execute(sa.update(self._table).where(is_ours).values(changed))
+        self._written = said  # only now: it may have failed
 
     def _begin(self, connection: sa.Connection) -> None:
-        zeros = [sa.literal(0.0)] * 3
+        zeros = [sa.literal(0.0)] * len(_TIMES)
         row = sa.select(sa.literal(self._door), *zeros).where(~sa.exists().where(self._table.c.door == self._door))
         if not self._database.is_sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        connection.execute(sa.insert(self._table).from_select(["door", "last_at", "step", "opens_at"], row))
+        connection.execute(sa.insert(self._table).from_select(["door", *_TIMES], row))
 
 
 def pace_table(metadata: sa.MetaData) -> sa.Table:
     """
     Answer the table of the doors.
 
-    When the last create went, the seconds that it keeps from others, when the service opens, what it allows a minute.
+    When the last create went, the seconds that it keeps from others, when the service opens, when the row was last
+    written, and what the service allows a minute.
     """
-    columns = [sa.Column(name, sa.Double, nullable=name in _SAID) for name in ("last_at", "step", "opens_at", *_SAID)]
+    columns = [sa.Column(name, sa.Double, nullable=name in _SAID) for name in (*_TIMES, *_SAID)]
     return sa.Table("o3pro_pace", metadata, sa.Column("door", sa.Text, primary_key=True), *columns)
 
 
