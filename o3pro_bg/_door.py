@@ -109,6 +109,8 @@ class Door:
             if (pause := self._budget.wait(now, waiter.need)) > 0:
                 self._wait(pause)
                 return
+            if not self._may_leave(waiter):
+                return
             self._admit(waiter, now)
         if self._slots.free < 1 and self._line.first() is not None:
             self._explain("concurrency")
@@ -117,6 +119,10 @@ class Door:
         """Answer who is next of those who have a slot, or can have one."""
         firsts = [self._holders.first(), self._line.first() if self._slots.free >= 1 else None]
         return min((first for first in firsts if first is not None), default=None)
+
+    def _may_leave(self, waiter: Waiter) -> bool:
+        """Tell whether nothing else keeps him; who answers False sees to it that `let_go` is called once it is so."""
+        return True
 
     def _admit(self, waiter: Waiter, now: float) -> None:
         """Let him go."""

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
+from o3pro_bg._budget import RateBudget, Reservation
+from o3pro_bg._door import Door, Slots
 from o3pro_bg._line import Line, Turn, Waiter
+from o3pro_bg._records import News
+from o3pro_bg._states import Event
 
 from .virtual import virtual
 
@@ -49,3 +56,30 @@ async def test_those_who_have_gone_take_no_room() -> None:
     assert len(line._heap) < 400
     many[0].call.set_result(None)
     assert line.first() is many[4900]
+
+
+@virtual
+async def test_a_door_keeps_who_may_not_leave_yet_in_the_line() -> None:
+    """Whom something else than the budget keeps has no slot and can leave; who is first goes once it is asked again."""
+
+    class Kept(Door):
+        is_shut = True
+
+        def _may_leave(self, waiter: Waiter) -> bool:
+            return not self.is_shut
+
+    async def create(_: Reservation) -> News:
+        return News(Event.ACCEPTED, response_id="r")
+
+    slots = Slots(2)
+    door = Kept("d", RateBudget(), slots, time.monotonic)
+    waiting = [waiter(0, 0.0, number) for number in range(2)]
+    gone, other = [asyncio.create_task(door.send(each, create)) for each in waiting]
+    await asyncio.sleep(1)
+    gone.cancel()
+    await asyncio.sleep(1)
+    assert (gone.cancelled(), other.done(), slots.free) == (True, False, 2)
+    door.is_shut = False
+    door.let_go()
+    assert (await other).response_id == "r"
+    assert slots.free == 1

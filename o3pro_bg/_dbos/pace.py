@@ -8,11 +8,13 @@ limits of requests and tokens, a 429) holds for all. Within a host its `RateBudg
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from anyio import CapacityLimiter, to_thread
 
 from o3pro_bg._budget import Limits
 from o3pro_bg._door import Door
@@ -21,19 +23,22 @@ from o3pro_bg.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from concurrent.futures import Future
 
     from o3pro_bg._budget import RateBudget, Reservation
+    from o3pro_bg._dbos.asker import Asker
     from o3pro_bg._dbos.database import Database
     from o3pro_bg._door import Slots
     from o3pro_bg._line import Waiter
     from o3pro_bg._records import News
 
-T = TypeVar("T")
+log = logging.getLogger("o3pro_bg")
 
 _FRAME: Final = 61.0  # seconds over which a minute's allowance is spread: creates may arrive nearer than they left
 _AT_LEAST: Final = 1.0  # seconds for which a 429 that names no time, or 0, keeps the others back
 _AGAIN: Final = 0.5  # seconds until the database is asked again that did not answer
 _LONG: Final = 1.0  # seconds of a wait that is told
+_FRESH: Final = 1.0  # seconds for which a place that has come is used: later it may be too near to another one
 _SET_BACK: Final = 1.0  # seconds by which the database's clock has to be behind what it was, to have been set back
 _TIMES: Final = ("last_at", "step", "opens_at", "noted_at")
 _SAID: Final = ("requests", "tokens")
@@ -144,10 +149,15 @@ def pace_table(metadata: sa.MetaData) -> sa.Table:
 
 class PacedDoor(Door):
     """
-    A door whose creates go at the pace of all hosts: the next one goes once the one before it has its place.
+    A door whose creates go at the pace of all hosts: each of them with a place, which is asked for as it is needed.
+
+    A place is the door's, and nobody's in the line: whoever is first when it has come goes with it, and who leaves the
+    line takes none along. One at most is asked for, to come or at hand. It is asked for in another thread, and by no
+    task: nobody is waited for who may leave meanwhile, and nothing is left over where the loop ends.
 
     Args:
         pace: The pace.
+        asker: Asks it.
         name: The deployment, for the log.
         budget: When the next one may go, of this host's.
         slots: Bounds those who have gone.
@@ -155,75 +165,97 @@ class PacedDoor(Door):
     """
 
     def __init__(
-        self, pace: SharedPace, name: str, budget: RateBudget, slots: Slots, clock: Callable[[], float]
+        self,
+        pace: SharedPace,
+        asker: Asker,
+        name: str,
+        budget: RateBudget,
+        slots: Slots,
+        clock: Callable[[], float],
     ) -> None:
         super().__init__(name, budget, slots, clock)
         self._pace = pace
-        self._placed: Waiter | None = None  # who waits for his place; he was let go
-        self._is_long = False  # his wait
-        self._threads = CapacityLimiter(1)  # of our own: who waits for a job in a thread has none of these
+        self._asker = asker
+        self._tokens = 0  # that the place counts
+        self._is_coming = False  # it was asked for, and is not at hand yet
+        self._is_long = False  # the wait for it
+        self._came_at = -math.inf  # when it was at hand
 
     async def send(self, waiter: Waiter, create: Callable[[Reservation], Awaitable[News]]) -> News:
-        """Send a create in its turn, once its place has come, and answer the news that it brings."""
+        """Send a create in its turn, and answer the news that it brings; what it tells of the limits is for all."""
 
-        async def in_place(reservation: Reservation) -> News:
-            await self._place(waiter)
+        async def heard(reservation: Reservation) -> News:
             try:
                 news = await create(reservation)
             except RemoteTrouble as trouble:
                 self._hear(trouble.limits)
                 if trouble.kind is Trouble.THROTTLED:
-                    await self._refuse(max(trouble.retry_after or 0.0, _AT_LEAST))
+                    self._refuse(max(trouble.retry_after or 0.0, _AT_LEAST))
                 raise
             self._hear(news.limits)  # which is written with the next place: nothing may keep the news up
             return news
 
-        try:
-            return await super().send(waiter, in_place)
-        finally:
-            self._make_room(waiter)
+        return await super().send(waiter, heard)
 
-    def let_go(self) -> None:
-        """Let go who is next, if nobody waits for his place already."""
-        if self._placed is None:
-            super().let_go()
+    def _may_leave(self, waiter: Waiter) -> bool:
+        """Tell whether a place is at hand for him, and use it up; else see to it that one comes."""
+        age, self._came_at = self._clock() - self._came_at, -math.inf  # a place that is of no use costs nothing
+        if age <= _FRESH and self._tokens >= waiter.need:
+            return True
+        if not self._is_coming:
+            self._tokens = waiter.need
+            self._ask(self._taken, self._pace.take, waiter.need)
         elif self._is_long:
             self._explain("rate_limit")
+        return False
 
-    def _next(self) -> Waiter | None:
-        return super()._next() if self._placed is None else None
+    def _ask(self, then: Callable[[float], None], verb: Callable[..., float], *args: int) -> None:
+        """Have the database asked, and `then` called with its answer; nothing is sent before that."""
+        loop = asyncio.get_running_loop()
+        self._is_coming = True
 
-    def _admit(self, waiter: Waiter, now: float) -> None:
-        super()._admit(waiter, now)
-        self._placed = waiter
+        def answered(asked: Future[float]) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                loop.call_soon_threadsafe(self._answered, then, asked)
 
-    def _make_room(self, waiter: Waiter) -> None:
-        if self._placed is waiter:
-            self._placed, self._is_long = None, False
-            self.let_go()
+        try:
+            self._asker.submit(verb, *args).add_done_callback(answered)
+        except RuntimeError:  # the store is closed, or the process ends; or it can have no more threads for now
+            loop.call_later(_AGAIN, self._go_on)
 
-    async def _place(self, waiter: Waiter) -> None:
-        """Wait for the next place of all hosts; nothing is sent before the database answers."""
-        while (pause := await self._ask(self._pace.take, waiter.need)) > 0:
-            if pause > _LONG:
-                self._is_long = True
-                waiter.held_up("rate_limit")
-                self._explain("rate_limit")
-            await asyncio.sleep(pause)
-            if await self._ask(self._pace.closed) <= 0:
-                break
-        self._make_room(waiter)
+    def _answered(self, then: Callable[[float], None], asked: Future[float]) -> None:
+        trouble = CancelledError() if asked.cancelled() else asked.exception()  # which, raised here, could end the loop
+        if trouble is None:
+            then(asked.result())
+            return
+        if not isinstance(trouble, StoreError | CancelledError):
+            log.error("deployment %s: its pace met %s: a bug of o3pro_bg", self._name, type(trouble).__name__)
+        # Another place is taken then: by that time this one may be too near to that of another host.
+        asyncio.get_running_loop().call_later(_AGAIN, self._go_on)
 
-    async def _ask(self, verb: Callable[..., T], *args: object) -> T:
-        while True:
-            try:
-                return await to_thread.run_sync(verb, *args, limiter=self._threads)
-            except StoreError:
-                await asyncio.sleep(_AGAIN)
+    def _taken(self, pause: float) -> None:
+        """Wait until the place has come, and ask then whether another host was refused meanwhile."""
+        if pause <= 0:
+            self._looked(0.0)
+            return
+        if pause > _LONG:
+            self._is_long = True
+            self._explain("rate_limit")
+        asyncio.get_running_loop().call_later(pause, self._ask, self._looked, self._pace.closed)
 
-    async def _refuse(self, pause: float) -> None:
-        with suppress(StoreError):  # whoever comes next is told again
-            await to_thread.run_sync(self._pace.refused, pause, limiter=self._threads)
+    def _looked(self, closed: float) -> None:
+        if closed <= 0:
+            self._came_at = self._clock()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Have whoever is first go with the place that has come; or ask for another one, if anybody waits."""
+        self._is_coming = self._is_long = False
+        self.let_go()
+
+    def _refuse(self, pause: float) -> None:
+        with suppress(RuntimeError):  # as `_ask`; whoever comes next is told again, also where this fails
+            self._asker.submit(self._pace.refused, pause)
 
     def _hear(self, limits: Limits | None) -> None:
         if limits is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from o3pro_bg._dbos import executor
+from o3pro_bg._dbos.asker import Asker
 from o3pro_bg._dbos.database import Database
 from o3pro_bg._dbos.dealer import Dealer, queue_of
 from o3pro_bg._dbos.journal import SharedJournal
@@ -71,6 +72,7 @@ class DbosStore(WrittenStore):
         self._terms = terms
         self._stage = self._mirror = Stage()
         self.queue = ""
+        self._asker = Asker()
 
     def doors(self, resource: str) -> MakeDoor:
         """Answer what makes the doors to a service, whose creates go at the pace of all hosts."""
@@ -78,7 +80,7 @@ class DbosStore(WrittenStore):
         def make(deployment: str, budget: RateBudget, slots: Slots, clock: Callable[[], float]) -> Door:
             name = hashlib.sha256(f"{resource}\n{deployment}".encode()).hexdigest()
             pace = SharedPace(self._database, name, self._terms.a_minute)
-            return PacedDoor(pace, deployment, budget, slots, clock)
+            return PacedDoor(pace, self._asker, deployment, budget, slots, clock)
 
         return make
 
@@ -97,6 +99,7 @@ class DbosStore(WrittenStore):
     def close(self) -> Future[None]:
         """Be dealt nothing more, write what is left, and have what is held here dealt to others."""
         executor.pause(self)
+        self._asker.close()
         return super().close()
 
     def again(self) -> DbosStore:
