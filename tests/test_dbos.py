@@ -14,6 +14,7 @@ from o3pro_bg import BackgroundHandler, DbosEngine
 from o3pro_bg._dbos.database import Database
 from o3pro_bg._dbos.tables import JobTables
 from o3pro_bg.emulator import Emulator
+from o3pro_bg.testing import FakeClient, FakeRemote
 from o3pro_bg.web import lifespan
 
 from .faces import QUICK, fake
@@ -242,6 +243,25 @@ def test_what_runs_goes_before_what_waits(o3pro_emulator: Emulator, host: Open) 
     assert o3pro_emulator.counters()["accepted"] == 2
     for job_id in [*waiting, *ids]:
         assert one.do("cancel_job", job_id)["success"]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_what_is_claimed_after_all_is_not_called_off(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that saw a job just before it was claimed leaves it alone: called off, it would be cancelled."""
+    looks: list[None] = []
+
+    def before_it_was_claimed(_: JobTables) -> dict[str, tuple[int, bool]]:
+        looks.append(None)
+        return {}
+
+    monkeypatch.setattr(JobTables, "dealt", before_it_was_claimed)
+    engine = DbosEngine(database, poll=0.02, lease=1)
+    with BackgroundHandler(FakeClient(FakeRemote(seconds=600, queued=0)), engine=engine, pace=QUICK) as handler:
+        job = handler.submit("q")
+        until(lambda: job.status() == "running")
+        before = len(looks)
+        until(lambda: len(looks) > before + 3)
+        assert job.status() == "running"
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

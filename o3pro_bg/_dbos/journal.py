@@ -95,6 +95,7 @@ class SharedJournal(Journal):
         if known is None:
             return
         if not _may_be_sent(known.record) and self._tables.remove_free(known.number):
+            self._dealer.forget(self._tables.connection, record.job_id, range(known.epoch, known.epoch + 1))
             self._step(record.job_id, None)
         elif record.request.dedupe_key is None:
             super().wish(record.job_id, time.time())
@@ -205,8 +206,8 @@ class SharedJournal(Journal):
             self._news.add(job_id)
 
     def _deal(self, number: int, record: JobRecord, epoch: int) -> None:
-        if is_sent := _may_be_sent(record):
-            self._tables.set_sent(number)
+        is_sent = _may_be_sent(record)
+        self._tables.set_sent(number, is_sent=is_sent)
         self._dealer.deal(self._tables.connection, record, epoch, is_urgent=is_sent)
 
     def _has_room(self) -> bool:
@@ -247,7 +248,10 @@ class SharedJournal(Journal):
 
     def _tidy(self, job_id: str, epoch: int, *, is_under_way: bool) -> None:
         with self.transaction():
-            if self._tables.is_free(job_id, epoch):  # else it was claimed after all
+            dealt = self._tables.dealt_as(job_id)
+            if dealt == (epoch, True):  # it was claimed after all: called off, it would be cancelled
+                return
+            if dealt == (epoch, False):
                 self._deal_again(job_id)
         if is_under_way:
             with self._tables.told():

@@ -212,9 +212,9 @@ class JobTables:
         """Note that a job has to have ended in so many seconds, by a clock that all hosts share."""
         self._do(sa.update(self._jobs).where(self._jobs.c.number == number).values(due_at=self._now() + seconds))
 
-    def set_sent(self, number: int) -> None:
-        """Note that the service may have a job, whoever holds it."""
-        self._do(sa.update(self._jobs).where(self._jobs.c.number == number).values(is_sent=1))
+    def set_sent(self, number: int, *, is_sent: bool) -> None:
+        """Note whether the service may have a job that nobody holds."""
+        self._do(sa.update(self._jobs).where(self._jobs.c.number == number).values(is_sent=int(is_sent)))
 
     def epochs(self, number: int) -> range:
         """Answer the epochs in which a job was dealt out."""
@@ -295,11 +295,12 @@ class JobTables:
         found = self._do(sa.select(jobs.job_id, jobs.epoch, jobs.owner.is_not(None)).where(jobs.ended == 0))
         return {job_id: (epoch, bool(is_held)) for job_id, epoch, is_held in found}
 
-    def is_free(self, job_id: str, epoch: int) -> bool:
-        """Tell whether a job has not ended, and nobody holds it, in this epoch."""
+    def dealt_as(self, job_id: str) -> tuple[int, bool] | None:
+        """Answer the epoch of a job, and whether somebody holds it; None where it has ended, or is gone."""
         jobs = self._jobs.c
-        which = (jobs.job_id == job_id) & (jobs.epoch == epoch) & (jobs.ended == 0) & jobs.owner.is_(None)
-        return self._do(sa.select(jobs.number).where(which)).first() is not None
+        which = (jobs.job_id == job_id) & (jobs.ended == 0)
+        found = self._do(sa.select(jobs.epoch, jobs.owner.is_not(None)).where(which)).first()
+        return None if found is None else (found[0], bool(found[1]))
 
     def held(self) -> list[tuple[str, str]]:
         """Answer the jobs that have not ended and whose owner beats, each with that owner."""
