@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -125,9 +126,10 @@ def test_whose_clock_is_wrong_shortens_no_job(database: str, monkeypatch: pytest
         monkeypatch.setattr(time, "time", lambda: right() - 60)
         job = handler.submit("q", timeout=40)
         monkeypatch.undo()
-        tables = JobTables(Database(database, "dbos"))
-        with tables.reading():
-            assert tables.overdue() == []
+        with closing(Database(database, "dbos")) as shared:
+            tables = JobTables(shared)
+            with tables.reading():
+                assert tables.overdue() == []
         short = handler.submit("q", timeout=0.1)
         until(lambda: short.status() == "failed")
         assert job.status() == "started"
