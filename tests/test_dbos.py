@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import sys
-import threading
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -88,6 +86,7 @@ def test_workers_of_two_services_share_a_database(o3pro_emulator: Emulator, host
         theirs.leave()
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_cancel_reaches_whoever_lives_the_job(o3pro_emulator: Emulator, host: Open) -> None:
     """A process that lives nothing cancels a job that another one has under way, and hears that it is so."""
     o3pro_emulator.set_knobs("seconds=60 queued=0")
@@ -100,6 +99,7 @@ def test_a_cancel_reaches_whoever_lives_the_job(o3pro_emulator: Emulator, host: 
     assert o3pro_emulator.counters()["cancels"] == 1
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_what_nobody_has_taken_is_cancelled_at_once(o3pro_emulator: Emulator, host: Open) -> None:
     """A job that waits for a worker, of which there is none, is cancelled, and is not sent by the next worker."""
     one, other = submitter(host), submitter(host)
@@ -135,6 +135,7 @@ def test_whose_clock_is_wrong_shortens_no_job(database: str, monkeypatch: pytest
         assert job.status() == "started"
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_one_key_is_one_job(o3pro_emulator: Emulator, host: Open) -> None:
     """Hosts that submit with the same key get the same job, also after it has ended."""
     o3pro_emulator.set_knobs("seconds=0.2 queued=0")
@@ -150,6 +151,7 @@ def test_one_key_is_one_job(o3pro_emulator: Emulator, host: Open) -> None:
     assert o3pro_emulator.counters()["accepted"] == 5
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_max_concurrency_and_priority_hold_for_all_hosts(o3pro_emulator: Emulator, host: Open) -> None:
     """However many hosts live jobs, no more than that are under way, and the highest priority goes first."""
     o3pro_emulator.set_knobs("seconds=0.4 queued=0")
@@ -231,6 +233,7 @@ def test_a_deadline_survives_its_worker(o3pro_emulator: Emulator, host: Open) ->
     until(lambda: o3pro_emulator.counters()["cancels"] == 1)
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_what_runs_goes_before_what_waits(o3pro_emulator: Emulator, host: Open) -> None:
     """The jobs that a dead worker had under way are lived first, beyond no bound, however many wait to be sent."""
     o3pro_emulator.set_knobs("seconds=60 queued=0")
@@ -280,6 +283,7 @@ def test_killed_before_the_service_has_answered(o3pro_emulator: Emulator, host: 
     assert o3pro_emulator.counters()["creates"] == 1
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_dead_worker_takes_up_no_place(o3pro_emulator: Emulator, host: Open) -> None:
     """Where `max_concurrency` is used up by the jobs of a dead worker, these jobs are lived all the same."""
     o3pro_emulator.set_knobs("seconds=1 queued=0")
@@ -290,24 +294,3 @@ def test_a_dead_worker_takes_up_no_place(o3pro_emulator: Emulator, host: Open) -
     host(max_concurrency=2)
     assert all(reply["success"] for reply in one.do("wait_all", ids, 60).values())
     assert o3pro_emulator.counters()["duplicates"] == {}
-
-
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # test_dbos_chaos does it on PostgreSQL
-def test_workers_are_killed_at_random(o3pro_emulator: Emulator, host: Open) -> None:
-    """Twenty jobs, whose workers are killed at any moment and replaced: all end, and none was created twice."""
-    o3pro_emulator.set_knobs("seconds=0.5 queued=0")
-    luck = random.Random(7)
-    one, workers = submitter(host), [host(lost_after=1.0), host(lost_after=1.0)]
-    ids = [one.start(f"q {number}") for number in range(20)]
-    pause = threading.Event()
-    for _ in range(3):
-        pause.wait(luck.uniform(0.1, 0.6))
-        workers.pop(0).kill()
-        workers.append(host(lost_after=1.0))
-    replies = one.do("wait_all", ids, 90)
-    counters = o3pro_emulator.counters()
-    assert counters["duplicates"] == {}
-    # Only one whose create was under way as its worker was killed, and of which nobody knows whether it arrived.
-    uncertain = [reply for reply in replies.values() if not reply["success"]]
-    assert all("not known whether the service accepted" in reply["error"] for reply in uncertain), uncertain
-    assert len(ids) - len(uncertain) <= counters["accepted"] <= len(ids)

@@ -169,24 +169,29 @@ class Submitter(threading.Thread):
             self.faults.append(exc)
 
 
-def at_rest(worker: Host, database: str, act: Callable[[], object]) -> None:
+def at_rest(worker: Host, database: str, act: Callable[[], object]) -> set[str]:
     """
-    Do something to a worker at any moment but one: in which a create has left, and its id is not written yet.
+    Do something to a worker in a moment in which no create of its own is under way; answer of which jobs one was.
 
-    Nobody can know whether the service has such a job, so it would end as `SubmissionUncertain`: see test_dbos.
+    Nobody can know whether the service has a job whose create has left, and whose id is not written yet, so it may end
+    as `SubmissionUncertain` (see test_dbos). There is none, but for what was on its way to the database just then.
     """
     leaving = """
-        SELECT count(*) FROM dbos.o3pro_jobs WHERE ended = 0 AND owner LIKE %s
+        SELECT job_id FROM dbos.o3pro_jobs WHERE ended = 0 AND owner LIKE %s
         AND state::json->>'sent_at' IS NOT NULL AND state::json->>'response_id' IS NULL
     """
     pause = threading.Event()
     with psycopg.connect(database, autocommit=True) as connection:
+
+        def found() -> set[str]:
+            return {job_id for (job_id,) in connection.execute(leaving, [f"% {worker.process.pid} %"]).fetchall()}
+
         while True:
             worker.stop()
-            pause.wait(0.1)  # what is under way to the database arrives
-            if connection.execute(leaving, [f"% {worker.process.pid} %"]).fetchone() == (0,):
+            pause.wait(0.1)
+            if not found():
                 act()
-                return
+                return found().union(*(found() for _ in range(4) if not pause.wait(0.05)))
             worker.go_on()
             pause.wait(0.05)
 
@@ -202,8 +207,8 @@ def outcomes(host: Host, ids: list[str], seconds: float) -> list[dict[str, Any]]
         threading.Event().wait(0.5)
 
 
-def all_end_well(submitters: list[Submitter], emulator: Emulator) -> None:
-    """See all jobs completed, each created once, and no create refused for the quota."""
+def all_end_well(submitters: list[Submitter], emulator: Emulator, uncertain: set[str]) -> None:
+    """See all jobs completed but those of which nobody can know, each created once, and no create refused."""
     for submitter in submitters:
         submitter.join(120)
         assert not submitter.is_alive()
@@ -211,9 +216,11 @@ def all_end_well(submitters: list[Submitter], emulator: Emulator) -> None:
     ids = [job_id for submitter in submitters for job_id in submitter.ids]
     assert len({*ids}) == JOBS
     ends = outcomes(submitters[0].host, ids, 240)
-    assert [end for end in ends if end["status"] != "completed"] == []
+    failed = {job_id for job_id, end in zip(ids, ends, strict=True) if end["status"] != "completed"}
+    assert failed <= uncertain
     counters = emulator.counters()
-    assert (counters["accepted"], counters["duplicates"]) == (JOBS, {}), "creates equal jobs"
+    assert JOBS - len(failed) <= counters["accepted"] <= JOBS, "creates equal jobs"
+    assert counters["duplicates"] == {}
     assert counters["refused"] == 0, "the quota was never exceeded"
 
 
@@ -221,6 +228,7 @@ def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) 
     """Workers are killed and replaced, the database stops and crashes: 300 jobs end, within the service's quota."""
     o3pro_emulator.set_knobs(f"seconds=1 queued=0 rpm={A_MINUTE}")
     database, luck, pause = postgres.database(), random.Random(11), threading.Event()
+    uncertain: set[str] = set()
     terms: dict[str, Any] = {"lost_after": 2.0, "engine": {"most_at_hand": 40, "requests_per_minute": A_MINUTE}}
     with ExitStack() as stack:
 
@@ -235,7 +243,7 @@ def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) 
             pause.wait(luck.uniform(3, 5))
             if happens == "kill":
                 victim = workers.pop(luck.randrange(3)).opened()
-                at_rest(victim, database, victim.kill)
+                uncertain |= at_rest(victim, database, victim.kill)
                 workers.append(host(**terms))
             else:
                 for worker in workers:
@@ -243,7 +251,7 @@ def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) 
                 postgres.stop("fast" if happens == "stop" else happens)
                 pause.wait(luck.uniform(0.5, 1.5))
                 postgres.start()
-        all_end_well(submitters, o3pro_emulator)
+        all_end_well(submitters, o3pro_emulator, uncertain)
 
 
 class Machines:
@@ -317,11 +325,11 @@ def test_a_machine_is_cut_off_in_the_midst_of_it(o3pro_emulator: Emulator, machi
     hosts = [machines.start(number, engine={"worker": False})[1] for number in (1, 2)]
     submitters = [Submitter(host, name, JOBS // 2) for host, name in zip(hosts, "ab", strict=True)]
     pause.wait(4)
-    at_rest(one, machines.database, network.cut)
+    uncertain = at_rest(one, machines.database, network.cut)
     one.go_on()
     pause.wait(8)
     network.heal()
-    all_end_well(submitters[::-1], o3pro_emulator)
+    all_end_well(submitters[::-1], o3pro_emulator, uncertain)
 
 
 def test_a_host_that_is_cut_off_loses_its_jobs_and_harms_nobody(o3pro_emulator: Emulator, postgres: Postgres) -> None:

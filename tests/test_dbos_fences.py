@@ -190,16 +190,12 @@ def test_dbos_that_cannot_deal_our_jobs_is_told(host: Open, path: Path, suffix: 
         one.opened()
 
 
-@pytest.mark.parametrize("part", ["lives no jobs of ours", "has none of our handlers"])
-def test_an_application_that_runs_dbos_takes_no_job_of_ours(
-    o3pro_emulator: Emulator, host: Open, path: Path, part: str
-) -> None:
+def test_an_application_that_runs_dbos_takes_no_job_of_ours(o3pro_emulator: Emulator, host: Open, path: Path) -> None:
     """DBOS polls all queues that are nobody's; ours are somebody's, so nobody takes what he cannot live."""
     o3pro_emulator.set_knobs("seconds=0.1 queued=0")
     own = OWN.format(url=f"sqlite:///{path}") + "DBOS.launch()"
-    other = f"sqlite:///{path}.other" if part.startswith("has") else f"sqlite:///{path}"
     reader = host(engine={"worker": False}).opened()
-    stranger = Host(o3pro_emulator, other, code=own, engine={"worker": False})
+    stranger = Host(o3pro_emulator, f"sqlite:///{path}", code=own, engine={"worker": False})
     with stranger, host():
         stranger.opened()
         for number in range(5):  # which takes longer than DBOS does to find a queue

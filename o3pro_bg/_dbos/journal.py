@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from o3pro_bg._sqlite.mirror import Mirror
     from o3pro_bg._sqlite.writer import Settings
 
+_OFTEN: Final = 20  # times that a job is dealt again at once
 _WAITS: Final = "concurrency"  # for a worker whose hands are not full
 _EXPIRED: Final = News(Event.ERRORED, failure=Failure("deadline"))
 
@@ -118,8 +119,10 @@ class SharedJournal(Journal):
         known = self._view(job_id)
         if known is None or known.epoch != epoch or known.record.status.is_terminal:
             return False
-        if not _may_be_sent(known.record) and not self._has_room():
-            return False  # it was dealt beyond the bound, to two at once; in some seconds it is dealt again
+        if not _may_be_sent(known.record) and not self._has_room():  # to two at once, it was dealt beyond the bound
+            if len(self._tables.epochs(known.number)) < _OFTEN:  # else whoever sweeps does so, in some seconds
+                self._deal_again(job_id)
+            return False
         if not self._tables.take(known.number, self._owner, epoch, self._seq + 1):
             return False
         self._file.beat(self._owner, self._pace)

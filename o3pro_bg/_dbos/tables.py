@@ -262,9 +262,10 @@ class JobTables:
         return self._changes(sa.update(self._jobs).where(which & is_free).values(owner=owner, seq=seq))
 
     def held_of(self, endpoint: str) -> int:
-        """Answer how many jobs of this service somebody holds, or has sent."""
+        """Answer how many jobs of this service somebody who beats holds, or somebody has sent."""
         jobs = self._jobs.c
-        is_held = (jobs.endpoint == endpoint) & (jobs.ended == 0) & (jobs.owner.is_not(None) | (jobs.is_sent == 1))
+        is_under_way = jobs.owner.in_(sa.select(self._owners.c.owner)) | (jobs.owner.is_(None) & (jobs.is_sent == 1))
+        is_held = (jobs.endpoint == endpoint) & (jobs.ended == 0) & is_under_way
         return int(self._do(sa.select(sa.func.count()).select_from(self._jobs).where(is_held)).scalar_one())
 
     def free(self, endpoint: str) -> list[str]:
