@@ -38,7 +38,7 @@ class Host(Child):
         within: Sequence[str] = (),
         **settings: Any,
     ) -> None:
-        engine = {"poll": 0.1, "lease": 2.0, **settings.pop("engine", {})}
+        engine = {"poll": 0.2, "lease": 2.0, **settings.pop("engine", {})}
         told = {
             "endpoint": emulator.endpoint,
             "api_key": emulator.api_key,

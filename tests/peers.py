@@ -29,10 +29,10 @@ LEASE = 0.5
 def until(condition: Callable[[], object]) -> None:
     """Wait, half a minute at most, for what another thread or process brings about and no event tells."""
     pause = threading.Event()
-    for _ in range(6000):
+    for number in range(1200):
         if condition():
             return
-        pause.wait(0.005)
+        pause.wait(0.005 if number < 40 else 0.025)  # what takes longer is not worth the processor
     raise AssertionError(f"not within half a minute: {condition}")
 
 
