@@ -262,7 +262,7 @@ async def test_one_waits_for_a_place_and_the_others_in_line(shared: Database, as
 
 async def test_who_is_first_when_the_place_comes_goes_with_it(shared: Database, asker: Asker) -> None:
     """A place is nobody's before it has come: one who came later goes first, if that is his turn."""
-    stand = Stand(shared, asker, most=122)
+    stand = Stand(shared, asker, most=20)
     await stand.send(0)
     begun = written(shared)["last_at"]
     (other,) = stand.all(range(5, 6))
@@ -288,13 +288,14 @@ async def test_creates_are_under_way_at_once(shared: Database, asker: Asker) -> 
 
 async def test_a_429_that_comes_while_one_waits_keeps_him_back(shared: Database, asker: Asker) -> None:
     """A place that has come is of no use while the service refuses all hosts: another one is taken."""
-    stand = Stand(shared, asker, most=122)
+    stand = Stand(shared, asker, most=20)
     await stand.send(0)
     begun = written(shared)["last_at"]
     (task,) = stand.all(range(1, 2))
     await seen(lambda: written(shared)["last_at"] > begun)
+    his_place = written(shared)["last_at"]
     SharedPace(shared, "door", None).refused(30)
-    await asyncio.sleep(0.7)  # his place comes after half a second
+    await seen(lambda: written(shared)["last_at"] > his_place)  # once that has come, after three seconds
     assert stand.sent == [0]
     await gone(task)
 
@@ -316,9 +317,17 @@ async def test_nothing_leaves_before_the_database_answers(
     """Where no place can be taken nothing is sent, until one can; a 429 that cannot be told is a 429."""
     monkeypatch.setattr(paces, "_AGAIN", 0.01)
     stand = Stand(shared, asker)
+    asks: list[int] = []
+    take = stand.pace.take
+
+    def counted(tokens: int) -> float:
+        asks.append(tokens)
+        return take(tokens)
+
+    monkeypatch.setattr(stand.pace, "take", counted)
     drop(shared)
     (task,) = stand.all(range(1))
-    await asyncio.sleep(0.1)
+    await seen(lambda: len(asks) >= 3)
     assert not stand.sent
     again(shared)
     assert (await task).response_id == "r"
@@ -489,10 +498,10 @@ async def test_an_asker_that_takes_nothing_is_tried_again_while_somebody_waits(
     assert (await stand.send(0)).response_id == "r"
     short.close()
     (task,) = stand.all(range(1, 2))
-    await asyncio.sleep(0.05)
+    await seen(lambda: stand.door._is_coming)
     await gone(task)
-    await asyncio.sleep(0.05)
-    assert (stand.sent, stand.door._is_coming) == ([0], False)
+    await seen(lambda: not stand.door._is_coming)
+    assert stand.sent == [0]
     stand.door._refuse(1.0)  # which nobody can be told any more
 
 

@@ -3,7 +3,8 @@ This process's part in DBOS: the workflow that lives a job, and the one instance
 
 An application that runs DBOS itself is joined; else an instance of ours is launched with the first store that lives
 jobs, and goes with the last. What would bite is fenced here: the executor's id is this process's alone, the version is
-that of our tables and not of the code, values are JSON and no pickles, and nothing is recovered behind our back.
+that of our tables and not of the code, values are JSON and no pickles, nothing is recovered behind our back, and each
+worker polls its own queue, which no instance of DBOS does by itself.
 """
 
 from __future__ import annotations
