@@ -10,8 +10,8 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from o3pro_bg._futures import outcome
 from o3pro_bg._late import is_owed, settle
-from o3pro_bg._ledger import outcome
 from o3pro_bg._life import Life
 from o3pro_bg._records import Failure
 from o3pro_bg._remote import RemoteTrouble, Trouble

@@ -13,6 +13,7 @@ from o3pro_bg import _replies
 from o3pro_bg._admission import Refused, admit
 from o3pro_bg._engine import CancelVerdict, Engine
 from o3pro_bg._forks import Reborn, inherits
+from o3pro_bg._futures import when_done
 from o3pro_bg._ledger import Ledger
 from o3pro_bg._link import Link
 from o3pro_bg._records import JobRecord, JobRequest
@@ -179,10 +180,10 @@ class Face(Reborn):
             if inserted.cancelled() or inserted.exception() or inserted.result() is not record:
                 self._engine.expected.discard(record.job_id)
 
-        inserted.add_done_callback(settle)
+        when_done(inserted, settle)
         return inserted
 
-    def _withdraw(self, record: JobRecord, inserted: Future[JobRecord], run: Callable[[], object]) -> None:
+    def _withdraw(self, record: JobRecord, inserted: Future[JobRecord] | None, run: Callable[[], object]) -> None:
         """
         See to it that a job of which nobody learned is never run: by now it may be on its way into the store.
 
@@ -192,16 +193,24 @@ class Face(Reborn):
         def settle(inserted: Future[JobRecord]) -> None:
             if record.request.dedupe_key is None:
                 is_kept = not inserted.cancelled() and inserted.exception() is None
-                if is_kept and inserted.result() is record:  # and not the job that has this id already
-                    self._store.remove(record.job_id)
+                if is_kept and inserted.result().started == record.started:  # and not who has this id already
+                    self._unwanted(record.job_id)
                 self._engine.expected.discard(record.job_id)
             elif record.job_id in self._engine.expected:
                 with suppress(HandlerClosed):  # then it is left to the next process, or gone with this one
                     run()
 
-        if record.request.dedupe_key is None:
+        if inserted is None:  # a Ctrl-C came before it was known: what comes of another one tells
+            inserted = self._insert(record)
+        elif record.request.dedupe_key is None:
             inserted.cancel()
         inserted.add_done_callback(settle)
+
+    def _unwanted(self, job_id: str) -> None:
+        if self._store.holds(job_id):
+            self._store.remove(job_id)
+        else:  # a worker may have begun it
+            self._store.wish(job_id, time.time())
 
     def _refused(self, refused: Refused, question: str, effort: str) -> StartReply:
         error = refused.sentence(self._language)

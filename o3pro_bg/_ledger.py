@@ -21,6 +21,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from o3pro_bg._ends import Ends, check_seconds
+from o3pro_bg._futures import outcome, soon
 from o3pro_bg._sentences import shown
 from o3pro_bg._stores import NO, YES
 from o3pro_bg.errors import JobNotFound, StoreError, WrongThread
@@ -37,22 +38,6 @@ log = logging.getLogger("o3pro_bg")
 T = TypeVar("T")
 
 _AT_ONCE: Final = 200  # jobs that other processes have changed are dealt with so many in one turn of the loop
-
-
-async def outcome(future: Future[T]) -> T:
-    """Wait for what a store answers; a waiter that is cancelled leaves it alone."""
-    if not future.done():
-        arrived = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: soon(loop, arrived.set))
-        await arrived.wait()
-    return future.result()
-
-
-def soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
-    """Call this on the loop, from any thread, if there still is one."""
-    with suppress(RuntimeError):  # the loop has ended, and with it whoever could be told
-        loop.call_soon_threadsafe(function, *args)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import functools
 import logging
 import os
 import selectors
@@ -14,6 +15,7 @@ import time
 import traceback
 import warnings
 import weakref
+from collections.abc import Coroutine
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -21,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from anyio import CapacityLimiter
 
 from o3pro_bg._forks import KEPT, disown, whole
+from o3pro_bg._futures import result_of, when_done
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Generator, Iterable
 
 log = logging.getLogger("o3pro_bg")
 
@@ -84,7 +87,7 @@ class LoopThread:
                 if self._stopped:  # by a signal handler, while the thread was made
                     self._server.ring(0)
                     raise _closed()
-            return self._server.submit(function(*args))
+            return self._server.submit(function, *args)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """
@@ -112,10 +115,10 @@ class LoopThread:
     def _outcome(self, future: concurrent.futures.Future[T]) -> T:
         """Wait for it; what takes long may have a reason that is worth telling."""
         with suppress(TimeoutError):
-            return future.result(_PATIENCE)
+            return result_of(future, _PATIENCE)
         if not future.done() and self._server is not None:  # it was not the coroutine that raised this
             self._server.mind()
-        return future.result()
+        return result_of(future)
 
     def stop(self, grace: float) -> None:
         """End the loop after its farewell, which may last so many seconds; returns within a little more."""
@@ -153,6 +156,38 @@ def _level_outside() -> int:
     return level
 
 
+class _Lazy(Coroutine[Any, Any, T]):
+    """
+    A coroutine that is made where it first runs.
+
+    One that was made before would warn that nobody awaited it, if a Ctrl-C kept it from the loop.
+    """
+
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, T]], args: Iterable[Any]) -> None:
+        self._make = functools.partial(function, *args)
+        self._made: Coroutine[Any, Any, T] | None = None
+
+    def _coroutine(self) -> Coroutine[Any, Any, T]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine().throw(*error)
+
+    def close(self) -> None:
+        self._coroutine().close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._coroutine().__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)  # its name and its frame, say, which a debugger asks for
+
+
 class _Server:
     """What the thread runs. It knows nothing of its portal, so that a portal nobody holds can go."""
 
@@ -185,17 +220,16 @@ class _Server:
         """
         return self._pid == os.getpid() and not self._is_ending
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    def submit(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> concurrent.futures.Future[T]:
         try:
             with self._lock:
                 if self._is_ending:
                     raise RuntimeError
-                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+                future = asyncio.run_coroutine_threadsafe(_Lazy(function, args), self._loop)
                 self._futures.add(future)
         except RuntimeError:  # the loop has ended, or tidies up
-            coroutine.close()
             raise _closed() from None
-        future.add_done_callback(self._futures.discard)
+        when_done(future, self._futures.discard)
         return future
 
     def mind(self) -> None:

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from o3pro_bg._budget import most_output_of, tokens_of
-from o3pro_bg._ledger import outcome
+from o3pro_bg._futures import outcome
 from o3pro_bg._line import Waiter
 from o3pro_bg._pacing import backoff
 from o3pro_bg._records import Failure, News

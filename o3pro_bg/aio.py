@@ -12,7 +12,7 @@ from o3pro_bg import _replies
 from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
 from o3pro_bg._face import REFRESH_PATIENCE, Face
-from o3pro_bg._ledger import outcome, soon
+from o3pro_bg._futures import outcome, soon
 from o3pro_bg._records import JobRecord, News
 from o3pro_bg._remote import RemoteTrouble
 from o3pro_bg._settings import Settings, grace_of, patience_with

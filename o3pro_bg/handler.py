@@ -13,6 +13,7 @@ from o3pro_bg import _replies
 from o3pro_bg._admission import Refused
 from o3pro_bg._engine import CancelVerdict
 from o3pro_bg._face import REFRESH_PATIENCE, Face
+from o3pro_bg._futures import result_of
 from o3pro_bg._portal import LoopThread
 from o3pro_bg._records import JobRecord
 from o3pro_bg._remote import RemoteTrouble
@@ -22,6 +23,7 @@ from o3pro_bg.job import Job, check_callback, in_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from typing import Unpack
 
     from o3pro_bg._ends import Ends
@@ -73,7 +75,7 @@ class BackgroundHandler(Face):
         then_of = _then_of(self._on_done, engine, portal)
         if store.durable and not self._is_closed:
             try:
-                portal.submit(engine.open, self._endpoint, then_of).result()
+                result_of(portal.submit(engine.open, self._endpoint, then_of))
             except BaseException:
                 portal.stop(0)
                 raise
@@ -312,7 +314,7 @@ class BackgroundHandler(Face):
         except (RemoteTrouble, HandlerClosed) as trouble:
             return self._kept(record, trouble)
         with suppress(StoreError):
-            self._store.remove(job_id).result()
+            result_of(self._store.remove(job_id))
         return _replies.removed(record)
 
     def clear_finished(self, *, delete_remote: bool | None = None) -> int:
@@ -331,7 +333,8 @@ class BackgroundHandler(Face):
         except HandlerClosed:
             return 0
         for removal in [self._store.remove(record.job_id) for record in ended]:
-            removal.exception()  # the disk may be full: they are removed there as soon as it can be written
+            with suppress(StoreError):  # the disk may be full: they are removed there as soon as it can be written
+                result_of(removal)
         return len(ended)
 
     def close(self, timeout: float = 5.0) -> None:
@@ -358,7 +361,7 @@ class BackgroundHandler(Face):
         if self._lacks(job_ids):
             trouble: Exception | None = None
             try:
-                self._store.refresh().result(REFRESH_PATIENCE)
+                result_of(self._store.refresh(), REFRESH_PATIENCE)
             except (StoreError, TimeoutError) as exc:
                 trouble = exc
             self._note_refresh(trouble)
@@ -373,10 +376,11 @@ class BackgroundHandler(Face):
         """Keep the record of a new job, and run it; answer the record that is kept, which may be another job's."""
         if not self._portal.is_open:  # a store may take a moment longer to notice that the loop has died
             raise Refused("closed")
-        inserted = self._insert(record)
         run = functools.partial(self._run, record.job_id)
+        inserted: Future[JobRecord] | None = None
         try:
-            kept = inserted.result()
+            inserted = self._insert(record)
+            kept = result_of(inserted)
         except BaseException as exc:  # Ctrl-C, say
             self._withdraw(record, inserted, run)
             if isinstance(exc, StoreError):
@@ -389,15 +393,19 @@ class BackgroundHandler(Face):
                 if not self._store.durable:  # else the next process runs it
                     self._store.remove(record.job_id)
                     raise Refused("closed") from None
-            except BaseException:  # Ctrl-C, say: whether it runs or not, nobody learned of it
-                if record.request.dedupe_key is None:
-                    with suppress(HandlerClosed):
-                        self._portal.submit(self._engine.cancel, record.job_id)
+            except BaseException:  # Ctrl-C, say: whether it runs or not, nobody learned of it, but who gave its key
+                spare = self._engine.cancel if record.request.dedupe_key is None else self._run_once
+                with suppress(HandlerClosed):
+                    self._portal.submit(spare, record.job_id)
                 raise
         return kept
 
     def _run(self, job_id: str) -> None:
         self._portal.submit(self._engine.run, job_id, self._then_of(job_id))
+
+    async def _run_once(self, job_id: str) -> None:
+        if job_id in self._engine.expected:
+            await self._engine.run(job_id, self._then_of(job_id))
 
     def _job(self, record: JobRecord) -> Job:
         return Job(record.job_id, self._engine, self._portal)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from o3pro_bg._engine import CancelVerdict
-from o3pro_bg._ledger import outcome
+from o3pro_bg._futures import outcome
 from o3pro_bg._records import Failure, JobRecord, JobRequest
 from o3pro_bg._states import JobStatus
 from o3pro_bg.errors import HandlerClosed, JobNotFound, StoreError

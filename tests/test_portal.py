@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from o3pro_bg import _forks, _portal
+from o3pro_bg._futures import result_of
 from o3pro_bg._portal import LoopThread
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
@@ -208,7 +209,7 @@ def test_an_interrupted_call_cancels_its_coroutine(portal: LoopThread) -> None:
 
     def interrupt() -> None:
         begun.wait(PATIENCE)
-        until(lambda: sys._current_frames()[main].f_code is threading.Condition.wait.__code__)  # it waits by now
+        until(lambda: sys._current_frames()[main].f_code is result_of.__code__)  # it waits by now
         signal.pthread_kill(main, signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -320,7 +321,7 @@ def test_after_stop_nothing_is_taken(portal: LoopThread) -> None:
     # As if the loop had ended between the portal's look at the thread and its hand-over.
     assert portal._server is not None
     with pytest.raises(HandlerClosed):
-        portal._server.submit(answer(1))
+        portal._server.submit(answer, 1)
     gc.collect()
 
 
@@ -493,7 +494,7 @@ def test_nothing_is_taken_while_the_loop_tidies_up(portal: LoopThread) -> None:
     with pytest.raises(HandlerClosed):
         portal.submit(answer, 1)
     with pytest.raises(HandlerClosed):
-        server.submit(answer(1))
+        server.submit(answer, 1)
     server._loop.call_soon_threadsafe(released.set)
     with pytest.raises((HandlerClosed, concurrent.futures.CancelledError)):
         ending.result(PATIENCE)

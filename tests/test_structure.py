@@ -29,7 +29,7 @@ RINGS = (
         "config",
         "_admission",
     ),
-    ("_forks", "_remote", "_headers", "_answers", "_lanes", "_responses", "client", "_stores", "_sqlite"),
+    ("_futures", "_forks", "_remote", "_headers", "_answers", "_lanes", "_responses", "client", "_stores", "_sqlite"),
     (
         "_ends",
         "_line",
@@ -73,6 +73,7 @@ DOORS = {
     "threading": {"_forks", "_portal", "_stores", "_sqlite"},
     "asyncio": {
         "client",
+        "_futures",
         "_ends",
         "_line",
         "_in_flight",

@@ -15,7 +15,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from o3pro_bg._ledger import soon
+from o3pro_bg._futures import soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable

