@@ -206,7 +206,9 @@ class _Server:
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
         try:
             self.thread.start()
-        except RuntimeError:  # as the interpreter exits, no thread starts any more
+        except RuntimeError as exc:  # as the interpreter exits, no thread starts any more
+            if exc.__context__ is not None:  # it starts, and a lock that was not taken again was to be given back
+                raise exc.__context__ from None  # a Ctrl-C
             self._loop.close()
             raise _closed() from None
         _SERVERS.add(self)

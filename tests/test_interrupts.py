@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from o3pro_bg import BackgroundHandler
+from o3pro_bg._portal import LoopThread
 
 from .faces import FOREVER, QUICK, fake
 from .peers import until
@@ -94,6 +95,25 @@ def in_each_moment(call: Callable[[int], object]) -> int:
 def statuses(handler: BackgroundHandler) -> set[str]:
     """Answer in which states the handler's jobs are."""
     return {job["status"] for job in handler.list_active_jobs()}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of loops that were half made
+def test_a_loop_that_is_interrupted_as_it_starts_is_started_anew() -> None:
+    """Whatever has become of the first one, the next call is answered."""
+
+    async def answer() -> int:
+        return 42
+
+    async def farewell(_: float) -> None: ...
+
+    for moment in itertools.count():
+        portal = LoopThread(farewell)
+        was_interrupted = interrupted(lambda portal=portal: portal.submit(answer), moment)  # type: ignore[misc]
+        assert portal.call(answer) == 42
+        portal.stop(0)
+        if not was_interrupted:
+            break
+    gc.collect()
 
 
 @pytest.fixture(params=["memory", "file"])
