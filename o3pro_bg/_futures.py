@@ -3,7 +3,7 @@ Futures of `concurrent.futures`, between threads and loops.
 
 A Ctrl-C may reach the main thread at almost any place. A future takes its lock in Python code (`threading.Condition`),
 so one that comes just then leaves it taken, and whoever is to settle the future waits for ever: the loop, or the thread
-that writes. Of 600 processes that were interrupted as they submitted jobs, two ended so. Whoever waits in a user's
+that writes. Of 600 processes that were interrupted as they submitted jobs, four ended so. Whoever waits in a user's
 thread, or is called back from there, does so by way of `result_of` and `when_done`.
 """
 
