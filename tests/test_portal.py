@@ -21,7 +21,7 @@ import pytest
 
 from o3pro_bg import _forks, _portal
 from o3pro_bg._futures import result_of
-from o3pro_bg._portal import LoopThread
+from o3pro_bg._portal import LoopThread, _Lazy
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
 from .peers import until
@@ -357,6 +357,19 @@ def test_a_farewell_that_raises_ends_the_thread(caplog: pytest.LogCaptureFixture
     assert not thread_of(portal).is_alive()
     assert "the loop of a handler ended by ValueError" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_what_is_handed_over_is_a_coroutine_as_any_other() -> None:
+    """It can be awaited, looked into by a debugger, and closed; and one that is made nowhere warns nobody."""
+    assert await _Lazy(answer, (42,)) == 42
+    awaited, closed = _Lazy(answer, (42,)), _Lazy(answer, (42,))
+    task = asyncio.create_task(awaited)
+    assert await task == 42
+    assert "answer()" in repr(task)
+    closed.close()
+    with pytest.raises(RuntimeError):
+        await closed
+    _Lazy(answer, (42,))
 
 
 def test_a_waiter_wakes_when_the_loop_is_stopped(portal: LoopThread) -> None:
@@ -756,6 +769,26 @@ def test_a_thread_that_cannot_start_is_a_closed_handler(monkeypatch: pytest.Monk
             LoopThread(farewell).submit(answer, 1)
     gc.collect()  # an open loop would warn now
     assert not _portal._SERVERS
+
+
+def test_a_ctrl_c_while_the_thread_starts_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `threading` has given a lock back and not taken it yet, it would become the RuntimeError of a free lock."""
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        begin(thread)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            threading.RLock().release()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        portal = LoopThread(farewell)
+        with pytest.raises(KeyboardInterrupt):
+            portal.submit(answer, 1)
+    assert portal.call(answer, 42) == 42
+    portal.stop(0)
 
 
 def test_at_exit_the_loop_runs_what_a_thread_pool_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
