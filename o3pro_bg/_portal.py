@@ -206,11 +206,14 @@ class _Server:
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
         try:
             self.thread.start()
-        except RuntimeError as exc:  # as the interpreter exits, no thread starts any more
-            if exc.__context__ is not None:  # it starts, and a lock that was not taken again was to be given back
-                raise exc.__context__ from None  # a Ctrl-C
-            self._loop.close()
-            raise _closed() from None
+        except BaseException as exc:
+            # A Ctrl-C becomes a RuntimeError where `threading` was about to give a lock back, and had not taken it yet.
+            trouble = exc.__context__ if isinstance(exc.__context__, KeyboardInterrupt) else exc
+            if isinstance(trouble, RuntimeError):  # as the interpreter exits, no thread starts any more
+                self._loop.close()
+                raise _closed() from None
+            self.ring(0)  # whether it starts or not, nobody will know it
+            raise trouble from None
         _SERVERS.add(self)
 
     @property

@@ -105,6 +105,7 @@ def _answer(driver: Driver, verb: str, args: list[Any], options: dict[str, Any])
         return {
             record.job_id: {
                 "status": record.status.value,
+                "failure": record.failure and record.failure.code,
                 "sent_at": record.sent_at,
                 "ended_at": None if record.ended is None else record.created_at + record.ended - record.started,
                 "response_id": record.response_id,

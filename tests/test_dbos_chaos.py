@@ -216,8 +216,8 @@ def all_end_well(submitters: list[Submitter], emulator: Emulator, uncertain: set
     ids = [job_id for submitter in submitters for job_id in submitter.ids]
     assert len({*ids}) == JOBS
     ends = outcomes(submitters[0].host, ids, 240)
-    failed = {job_id for job_id, end in zip(ids, ends, strict=True) if end["status"] != "completed"}
-    assert failed <= uncertain
+    failed = {job_id: end for job_id, end in zip(ids, ends, strict=True) if end["status"] != "completed"}
+    assert failed.keys() <= uncertain, failed
     counters = emulator.counters()
     assert JOBS - len(failed) <= counters["accepted"] <= JOBS, "creates equal jobs"
     assert counters["duplicates"] == {}

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from o3pro_bg import BackgroundHandler
-from o3pro_bg._portal import LoopThread
+from o3pro_bg import BackgroundHandler, DbosEngine
 
 from .faces import FOREVER, QUICK, fake
 from .peers import until
@@ -97,35 +96,24 @@ def statuses(handler: BackgroundHandler) -> set[str]:
     return {job["status"] for job in handler.list_active_jobs()}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of loops that were half made
-def test_a_loop_that_is_interrupted_as_it_starts_is_started_anew() -> None:
-    """Whatever has become of the first one, the next call is answered."""
-
-    async def answer() -> int:
-        return 42
-
-    async def farewell(_: float) -> None: ...
-
-    for moment in itertools.count():
-        portal = LoopThread(farewell)
-        was_interrupted = interrupted(lambda portal=portal: portal.submit(answer), moment)  # type: ignore[misc]
-        assert portal.call(answer) == 42
-        portal.stop(0)
-        if not was_interrupted:
-            break
-    gc.collect()
-
-
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture
 def handler(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BackgroundHandler]:
     """A handler at work, whose jobs never end."""
-    settings: dict[str, Any] = {"store": tmp_path / "jobs.db"} if request.param == "file" else {}
-    with BackgroundHandler(fake(seconds=FOREVER), pace=QUICK, **settings) as handler:
+    ways: dict[str, dict[str, Any]] = {
+        "memory": {},
+        "file": {"store": tmp_path / "jobs.db"},
+        "database": {"engine": DbosEngine(f"sqlite:///{tmp_path}/jobs.db", poll=0.02)},
+    }
+    with BackgroundHandler(fake(seconds=FOREVER), pace=QUICK, **ways[request.param]) as handler:
         assert handler.submit("the first").cancel()
         yield handler
 
 
-@pytest.mark.parametrize("has_key", [False, True], ids=["without a key", "with a key"])
+@pytest.mark.parametrize(
+    ("handler", "has_key"),
+    [("memory", False), ("memory", True), ("file", False), ("file", True), ("database", False)],
+    indirect=["handler"],
+)
 def test_a_start_that_is_interrupted_leaves_nothing_half_done(handler: BackgroundHandler, has_key: bool) -> None:
     """No job that nobody lives is left; one with a key runs, since who gave the same key may wait for it."""
 
@@ -139,6 +127,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_half_done(handler: Backgroun
     assert handler.submit("the last").cancel()
 
 
+@pytest.mark.parametrize("handler", ["memory", "file"], indirect=True)
 @pytest.mark.parametrize("verb", ["cancel", "wait", "remove", "call back", "check"])
 def test_a_call_that_is_interrupted_keeps_nobody(handler: BackgroundHandler, verb: str) -> None:
     """The loop and the store serve on after an interrupt of whatever call."""

@@ -192,6 +192,7 @@ LINES = {
         "test_aio.test_a_cancelled_waiter_leaves_the_job_alone",
         "test_handler.test_ctrl_c_in_a_wait_leaves_the_job_alone",
     ),
+    "Ctrl-C during a start": ("test_interrupts.test_a_start_that_is_interrupted_leaves_nothing_half_done",),
     "the connection breaks": ("test_end_to_end.test_looks_outlive_faults",),
     "the service answers 429": ("test_end_to_end.test_429_is_waited_out",),
     "the service cannot be reached": (
