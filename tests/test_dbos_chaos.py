@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import socket
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, LiteralString, Self
 from urllib.parse import urlsplit
 
 import psycopg
@@ -66,11 +67,19 @@ class Wire:
         with suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
-                self._open.wait()
-                far = socket.create_connection(self._to)
-                self._sockets += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+                self._sockets.append(near)
+                threading.Thread(target=self._connect, args=(near,), daemon=True).start()
+
+    def _connect(self, near: socket.socket) -> None:
+        self._open.wait()
+        try:
+            far = socket.create_connection(self._to)
+        except OSError:  # a cable is pulled out
+            near.close()
+            return
+        self._sockets.append(far)
+        threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+        self._carry(far, near)
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
@@ -169,31 +178,66 @@ class Submitter(threading.Thread):
             self.faults.append(exc)
 
 
-def at_rest(worker: Host, database: str, act: Callable[[], object]) -> set[str]:
+class Witness:
     """
-    Do something to a worker in a moment in which no create of its own is under way; answer of which jobs one was.
+    Knows of which jobs nobody can know whether the service has them: their create has left, their id is not written.
 
-    Nobody can know whether the service has a job whose create has left, and whose id is not written yet, so it may end
-    as `SubmissionUncertain` (see test_dbos). There is none, but for what was on its way to the database just then.
+    Such a job may end as `SubmissionUncertain` (see test_dbos). What is done to a worker is done in a moment in which
+    none of its jobs is one. Then those alone are left whose create was on its way to the database just then: the
+    database itself notes what comes from a worker, and when.
     """
-    leaving = """
+
+    _NOTES = """
+        CREATE TABLE notes (number serial, job_id text, owner text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO public.notes (job_id, owner) VALUES (NEW.job_id, NEW.owner);
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER note AFTER UPDATE ON dbos.o3pro_jobs FOR EACH ROW WHEN (
+            NEW.state::json->>'sent_at' IS NOT NULL AND NEW.state::json->>'response_id' IS NULL
+        ) EXECUTE FUNCTION note();
+    """
+    _LEAVING = """
         SELECT job_id FROM dbos.o3pro_jobs WHERE ended = 0 AND owner LIKE %s
         AND state::json->>'sent_at' IS NOT NULL AND state::json->>'response_id' IS NULL
     """
-    pause = threading.Event()
-    with psycopg.connect(database, autocommit=True) as connection:
 
-        def found() -> set[str]:
-            return {job_id for (job_id,) in connection.execute(leaving, [f"% {worker.process.pid} %"]).fetchall()}
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._known: dict[str, set[tuple[int, str]]] = {}  # by worker, what had come from it
+        self._last = math.inf
+        self._ask(self._NOTES)
 
+    def at_rest(self, worker: Host, act: Callable[[], object]) -> None:
+        """Do something to a worker in a moment in which no create of its own is under way."""
+        pause, owner = threading.Event(), f"% {worker.process.pid} %"
         while True:
             worker.stop()
             pause.wait(0.1)
-            if not found():
-                act()
-                return found().union(*(found() for _ in range(4) if not pause.wait(0.05)))
+            known = self._noted(owner)
+            if not self._ask(self._LEAVING, owner):
+                break
             worker.go_on()
             pause.wait(0.05)
+        self._known[owner] = known
+        act()
+
+    def works_on(self) -> None:
+        """Take note that what comes from now on is of creates that leave after it."""
+        ((self._last,),) = self._ask("SELECT last_value FROM notes_number_seq")
+
+    def uncertain(self) -> set[str]:
+        """Answer of which jobs the creates were on their way to the database in such a moment."""
+        came = [note for owner, known in self._known.items() for note in self._noted(owner) - known]
+        return {job_id for number, job_id in came if number <= self._last}
+
+    def _noted(self, owner: str) -> set[tuple[int, str]]:
+        return {*self._ask("SELECT number, job_id FROM notes WHERE owner LIKE %s", owner)}
+
+    def _ask(self, query: LiteralString, *values: str) -> list[Any]:
+        with psycopg.connect(self._database, autocommit=True) as connection:
+            found = connection.execute(query, values or None)
+            return found.fetchall() if found.description else []
 
 
 def outcomes(host: Host, ids: list[str], seconds: float) -> list[dict[str, Any]]:
@@ -207,7 +251,7 @@ def outcomes(host: Host, ids: list[str], seconds: float) -> list[dict[str, Any]]
         threading.Event().wait(0.5)
 
 
-def all_end_well(submitters: list[Submitter], emulator: Emulator, uncertain: set[str]) -> None:
+def all_end_well(submitters: list[Submitter], emulator: Emulator, witness: Witness) -> None:
     """See all jobs completed but those of which nobody can know, each created once, and no create refused."""
     for submitter in submitters:
         submitter.join(120)
@@ -217,7 +261,7 @@ def all_end_well(submitters: list[Submitter], emulator: Emulator, uncertain: set
     assert len({*ids}) == JOBS
     ends = outcomes(submitters[0].host, ids, 240)
     failed = {job_id: end for job_id, end in zip(ids, ends, strict=True) if end["status"] != "completed"}
-    assert failed.keys() <= uncertain, failed
+    assert failed.keys() <= witness.uncertain(), failed
     counters = emulator.counters()
     assert JOBS - len(failed) <= counters["accepted"] <= JOBS, "creates equal jobs"
     assert counters["duplicates"] == {}
@@ -228,7 +272,6 @@ def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) 
     """Workers are killed and replaced, the database stops and crashes: 300 jobs end, within the service's quota."""
     o3pro_emulator.set_knobs(f"seconds=1 queued=0 rpm={A_MINUTE}")
     database, luck, pause = postgres.database(), random.Random(11), threading.Event()
-    uncertain: set[str] = set()
     terms: dict[str, Any] = {"lost_after": 2.0, "engine": {"most_at_hand": 40, "requests_per_minute": A_MINUTE}}
     with ExitStack() as stack:
 
@@ -239,11 +282,12 @@ def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) 
         submitters = [Submitter(host(engine={"worker": False}), name, JOBS // 2) for name in ("a", "b")]
         for worker in workers:
             worker.opened()
+        witness = Witness(database)
         for happens in ("kill", "stop", "kill", "immediate", "kill"):
             pause.wait(luck.uniform(3, 5))
             if happens == "kill":
                 victim = workers.pop(luck.randrange(3)).opened()
-                uncertain |= at_rest(victim, database, victim.kill)
+                witness.at_rest(victim, victim.kill)
                 workers.append(host(**terms))
             else:
                 for worker in workers:
@@ -251,7 +295,7 @@ def test_everything_fails_at_once(o3pro_emulator: Emulator, postgres: Postgres) 
                 postgres.stop("fast" if happens == "stop" else happens)
                 pause.wait(luck.uniform(0.5, 1.5))
                 postgres.start()
-        all_end_well(submitters, o3pro_emulator, uncertain)
+        all_end_well(submitters, o3pro_emulator, witness)
 
 
 class Machines:
@@ -322,14 +366,16 @@ def test_a_machine_is_cut_off_in_the_midst_of_it(o3pro_emulator: Emulator, machi
     pause = threading.Event()
     terms: dict[str, Any] = {"lost_after": 2.0, "engine": {"most_at_hand": 40, "requests_per_minute": A_MINUTE}}
     (network, one), _ = machines.start(1, **terms), machines.start(2, **terms)
+    witness = Witness(machines.database)
     hosts = [machines.start(number, engine={"worker": False})[1] for number in (1, 2)]
     submitters = [Submitter(host, name, JOBS // 2) for host, name in zip(hosts, "ab", strict=True)]
     pause.wait(4)
-    uncertain = at_rest(one, machines.database, network.cut)
+    witness.at_rest(one, network.cut)
     one.go_on()
     pause.wait(8)
+    witness.works_on()
     network.heal()
-    all_end_well(submitters[::-1], o3pro_emulator, uncertain)
+    all_end_well(submitters[::-1], o3pro_emulator, witness)
 
 
 def test_a_host_that_is_cut_off_loses_its_jobs_and_harms_nobody(o3pro_emulator: Emulator, postgres: Postgres) -> None:
