@@ -10,12 +10,14 @@ thread, or is called back from there, does so by way of `result_of` and `when_do
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterable
     from concurrent.futures import Future
 
 T = TypeVar("T")
@@ -62,3 +64,35 @@ def soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args
     """Call this on the loop, from any thread, if there still is one."""
     with suppress(RuntimeError):  # the loop has ended, and with it whoever could be told
         loop.call_soon_threadsafe(function, *args)
+
+
+class Lazy(Coroutine[Any, Any, T]):
+    """
+    A coroutine that is made where it first runs.
+
+    One that was made before would warn that nobody awaited it, if a Ctrl-C kept it from the loop.
+    """
+
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, T]], args: Iterable[Any]) -> None:
+        self._make = functools.partial(function, *args)
+        self._made: Coroutine[Any, Any, T] | None = None
+
+    def _coroutine(self) -> Coroutine[Any, Any, T]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine().throw(*error)
+
+    def close(self) -> None:
+        self._coroutine().close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._coroutine().__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)  # its name and its frame, say, which a debugger asks for

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import functools
 import logging
 import os
+import queue
 import selectors
 import sys
 import threading
@@ -15,7 +15,6 @@ import time
 import traceback
 import warnings
 import weakref
-from collections.abc import Coroutine
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -23,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from anyio import CapacityLimiter
 
 from o3pro_bg._forks import KEPT, disown, whole
-from o3pro_bg._futures import result_of, when_done
+from o3pro_bg._futures import Lazy, result_of, when_done
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Coroutine
 
 log = logging.getLogger("o3pro_bg")
 
@@ -156,47 +155,13 @@ def _level_outside() -> int:
     return level
 
 
-class _Lazy(Coroutine[Any, Any, T]):
-    """
-    A coroutine that is made where it first runs.
-
-    One that was made before would warn that nobody awaited it, if a Ctrl-C kept it from the loop.
-    """
-
-    def __init__(self, function: Callable[..., Coroutine[Any, Any, T]], args: Iterable[Any]) -> None:
-        self._make = functools.partial(function, *args)
-        self._made: Coroutine[Any, Any, T] | None = None
-
-    def _coroutine(self) -> Coroutine[Any, Any, T]:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
-
-    def send(self, value: Any) -> Any:
-        return self._coroutine().send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._coroutine().throw(*error)
-
-    def close(self) -> None:
-        self._coroutine().close()
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        return self._coroutine().__await__()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._made, name)  # its name and its frame, say, which a debugger asks for
-
-
 class _Server:
     """What the thread runs. It knows nothing of its portal, so that a portal nobody holds can go."""
 
     def __init__(self, farewell: Callable[[float], Coroutine[Any, Any, None]]) -> None:
         self._farewell = farewell
-        self._selector = selectors.DefaultSelector()
-        # Whatever the policy: of another kind of loop nobody would know which sockets it has.
-        self._loop = asyncio.SelectorEventLoop(self._selector)
-        self._bell: asyncio.Future[float] = self._loop.create_future()
+        self._made: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()  # the loop, or why there is none
+        self._is_unwanted = False
         self._futures: set[concurrent.futures.Future[Any]] = set()
         self._lock = threading.RLock()
         self._at_exit = False
@@ -206,14 +171,17 @@ class _Server:
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
         try:
             self.thread.start()
+            trouble = self._made.get()
         except BaseException as exc:
             # A Ctrl-C becomes a RuntimeError where `threading` was about to give a lock back, and had not taken it yet.
             trouble = exc.__context__ if isinstance(exc.__context__, KeyboardInterrupt) else exc
             if isinstance(trouble, RuntimeError):  # as the interpreter exits, no thread starts any more
-                self._loop.close()
                 raise _closed() from None
-            self.ring(0)  # whether it starts or not, nobody will know it
-            raise trouble from None
+            self._is_unwanted = True  # whether it starts or not, nobody will know it
+            with suppress(AttributeError):  # the loop is not made yet
+                self.ring(0)
+        if trouble is not None:
+            raise trouble
         _SERVERS.add(self)
 
     @property
@@ -230,7 +198,7 @@ class _Server:
             with self._lock:
                 if self._is_ending:
                     raise RuntimeError
-                future = asyncio.run_coroutine_threadsafe(_Lazy(function, args), self._loop)
+                future = asyncio.run_coroutine_threadsafe(Lazy(function, args), self._loop)
                 self._futures.add(future)
         except RuntimeError:  # the loop has ended, or tidies up
             raise _closed() from None
@@ -239,12 +207,14 @@ class _Server:
 
     def mind(self) -> None:
         """Tell, once a minute at the most, where the loop stands, if it does not answer."""
-        answered = threading.Event()
+        answers: queue.SimpleQueue[None] = queue.SimpleQueue()
         with suppress(RuntimeError):  # the loop ends just now
-            self._loop.call_soon_threadsafe(answered.set)
-        answered.wait(_PATIENCE)
+            self._loop.call_soon_threadsafe(answers.put, None)
+        with suppress(queue.Empty):
+            answers.get(timeout=_PATIENCE)
+            return
         with self._lock:
-            is_due = self.is_serving and not answered.is_set() and time.monotonic() > self._told_at + _TOLD_FOR
+            is_due = self.is_serving and time.monotonic() > self._told_at + _TOLD_FOR
             self._told_at = time.monotonic() if is_due else self._told_at
         if is_due:
             log.warning(
@@ -275,7 +245,20 @@ class _Server:
         if not self._bell.done():
             self._bell.set_result(grace)
 
+    def _make(self) -> None:
+        """Make the loop, on its own thread: a Ctrl-C elsewhere could leave it half made, which is told when it goes."""
+        self._selector = selectors.DefaultSelector()
+        # Whatever the policy: of another kind of loop nobody would know which sockets it has.
+        self._loop = asyncio.SelectorEventLoop(self._selector)
+        self._bell: asyncio.Future[float] = self._loop.create_future()
+
     def _serve(self) -> None:
+        try:
+            self._make()
+        except BaseException as exc:
+            self._made.put(exc)
+            return
+        self._made.put(None)
         try:
             with whole():
                 import_module("anyio._backends._asyncio")  # which the first job would do, whenever a fork comes
@@ -297,7 +280,7 @@ class _Server:
                     future.set_exception(_closed())
 
     async def _until_rung(self) -> None:
-        await self._farewell(await self._bell)
+        await self._farewell(0 if self._is_unwanted else await self._bell)
         if callbacks := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(callbacks, timeout=_CALLBACK_GRACE)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from o3pro_bg._futures import result_of, when_done
+from o3pro_bg._futures import Lazy, result_of, when_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,3 +42,20 @@ def test_a_wait_that_runs_out_of_time_says_so() -> None:
         result_of(future, 0.01)
     future.set_result(42)
     assert result_of(future, 0.01) == 42
+
+
+async def answer(value: int) -> int:
+    return value
+
+
+async def test_what_is_handed_over_is_a_coroutine_as_any_other() -> None:
+    """It can be awaited, looked into by a debugger, and closed; and one that is made nowhere warns nobody."""
+    assert await Lazy(answer, (42,)) == 42
+    awaited, closed = Lazy(answer, (42,)), Lazy(answer, (42,))
+    task = asyncio.create_task(awaited)
+    assert await task == 42
+    assert "answer()" in repr(task)
+    closed.close()
+    with pytest.raises(RuntimeError):
+        await closed
+    Lazy(answer, (42,))

@@ -6,8 +6,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import errno
 import gc
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ import pytest
 
 from o3pro_bg import _forks, _portal
 from o3pro_bg._futures import result_of
-from o3pro_bg._portal import LoopThread, _Lazy
+from o3pro_bg._portal import LoopThread
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
 from .peers import until
@@ -357,19 +359,6 @@ def test_a_farewell_that_raises_ends_the_thread(caplog: pytest.LogCaptureFixture
     assert not thread_of(portal).is_alive()
     assert "the loop of a handler ended by ValueError" in caplog.text
     assert "secret" not in caplog.text
-
-
-async def test_what_is_handed_over_is_a_coroutine_as_any_other() -> None:
-    """It can be awaited, looked into by a debugger, and closed; and one that is made nowhere warns nobody."""
-    assert await _Lazy(answer, (42,)) == 42
-    awaited, closed = _Lazy(answer, (42,)), _Lazy(answer, (42,))
-    task = asyncio.create_task(awaited)
-    assert await task == 42
-    assert "answer()" in repr(task)
-    closed.close()
-    with pytest.raises(RuntimeError):
-        await closed
-    _Lazy(answer, (42,))
 
 
 def test_a_waiter_wakes_when_the_loop_is_stopped(portal: LoopThread) -> None:
@@ -786,6 +775,21 @@ def test_a_ctrl_c_while_the_thread_starts_is_one(monkeypatch: pytest.MonkeyPatch
         patch.setattr(threading.Thread, "start", start)
         portal = LoopThread(farewell)
         with pytest.raises(KeyboardInterrupt):
+            portal.submit(answer, 1)
+    assert portal.call(answer, 42) == 42
+    portal.stop(0)
+
+
+def test_a_loop_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where too many files are open, say, the caller has the error itself, and the next call tries again."""
+
+    def make() -> selectors.BaseSelector:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    portal = LoopThread(farewell)
+    with monkeypatch.context() as patch:
+        patch.setattr(selectors, "DefaultSelector", make)
+        with pytest.raises(OSError, match="Too many open files"):
             portal.submit(answer, 1)
     assert portal.call(answer, 42) == 42
     portal.stop(0)
