@@ -214,8 +214,8 @@ def test_modules_are_small(path: Path) -> None:
 
 
 def test_the_core_is_small() -> None:
-    """Rings 0 to 3 have at most 5,640 lines of code together, a quarter of them for the store on disk."""
-    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 5640
+    """Rings 0 to 3 have at most 5,660 lines of code together, a quarter of them for the store on disk."""
+    assert sum(code_lines(path) for name in CORE for path in files_of(name)) <= 5660
 
 
 def test_the_reading_path_is_one_sitting() -> None:
