@@ -23,7 +23,7 @@ from o3pro_bg._settings import PASSED_ON, Settings, check, makes_doors, store_fr
 from o3pro_bg._shared import Shared
 from o3pro_bg._tokens import from_token, is_id, is_token
 from o3pro_bg._view import JobsView
-from o3pro_bg.errors import HandlerClosed, InvalidRequest, StoreError
+from o3pro_bg.errors import HandlerClosed, InvalidRequest, JobNotFound, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -183,34 +183,38 @@ class Face(Reborn):
         when_done(inserted, settle)
         return inserted
 
-    def _withdraw(self, record: JobRecord, inserted: Future[JobRecord] | None, run: Callable[[], object]) -> None:
+    def _withdraw(self, record: JobRecord, inserted: Future[JobRecord] | None, make_good: Callable[[], object]) -> None:
         """
         See to it that a job of which nobody learned is never run: by now it may be on its way into the store.
 
         One that has a key may be known to who gave the same key: that is run.
         """
+        was_told = inserted is not None
 
         def settle(inserted: Future[JobRecord]) -> None:
-            if record.request.dedupe_key is None:
-                is_kept = not inserted.cancelled() and inserted.exception() is None
-                if is_kept and inserted.result().started == record.started:  # and not who has this id already
-                    self._unwanted(record.job_id)
-                self._engine.expected.discard(record.job_id)
-            elif record.job_id in self._engine.expected:
+            kept = None if inserted.cancelled() or inserted.exception() else inserted.result()
+            is_it = kept is record or (kept is not None and not was_told and kept.started == record.started)
+            if record.request.dedupe_key is not None or (is_it and not self._store.holds(record.job_id)):
                 with suppress(HandlerClosed):  # then it is left to the next process, or gone with this one
-                    run()
+                    make_good()
+                return
+            if is_it:  # and not the job that has this id already
+                self._store.remove(record.job_id)
+            self._engine.expected.discard(record.job_id)
 
         if inserted is None:  # a Ctrl-C came before it was known: what comes of another one tells
             inserted = self._insert(record)
         elif record.request.dedupe_key is None:
             inserted.cancel()
-        inserted.add_done_callback(settle)
+        when_done(inserted, settle)
 
-    def _unwanted(self, job_id: str) -> None:
-        if self._store.holds(job_id):
-            self._store.remove(job_id)
-        else:  # a worker may have begun it
-            self._store.wish(job_id, time.time())
+    async def _make_good(self, record: JobRecord, then: Callable[[], object] | None) -> None:
+        """Cancel a new job of which nobody learned; run one that may be known, by its key or its response, once."""
+        if record.request.dedupe_key is None and record.response_id is None:
+            with suppress(JobNotFound, StoreError):
+                await self._engine.cancel(record.job_id)
+        if record.job_id in self._engine.expected:
+            await self._engine.run(record.job_id, then)
 
     def _refused(self, refused: Refused, question: str, effort: str) -> StartReply:
         error = refused.sentence(self._language)

@@ -3,8 +3,9 @@ Futures of `concurrent.futures`, between threads and loops.
 
 A Ctrl-C may reach the main thread at almost any place. A future takes its lock in Python code (`threading.Condition`),
 so one that comes just then leaves it taken, and whoever is to settle the future waits for ever: the loop, or the thread
-that writes. Of 600 processes that were interrupted as they submitted jobs, four ended so. Whoever waits in a user's
-thread, or is called back from there, does so by way of `result_of` and `when_done`.
+that writes. Of 600 processes that were interrupted as they submitted jobs, four ended so. What waits in a user's
+thread, or is called back from there, does so by way of `comes`, `result_of` and `when_done`; what it has a loop run is
+`Lazy`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def result_of(future: Future[T], timeout: float | None = None) -> T:
-    """Wait for it as `Future.result` does; whoever settles it can, though a Ctrl-C comes."""
-    arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()  # which is written in C, and waits in one piece
-    when_done(future, arrived.put)
-    with suppress(queue.Empty):
+def comes(future: Future[T], timeout: float | None = None) -> bool:
+    """Tell whether it is settled within so many seconds, 0 or more; whoever settles it can, though a Ctrl-C comes."""
+    arrived: queue.SimpleQueue[None] = queue.SimpleQueue()  # which is written in C, and waits in one piece
+    when_done(future, lambda _: arrived.put(None))
+    try:
         arrived.get(timeout=timeout)
+    except queue.Empty:
+        return False
+    return True
+
+
+def result_of(future: Future[T], timeout: float | None = None) -> T:
+    """Wait for it as `Future.result` does, 0 seconds or more; whoever settles it can, though a Ctrl-C comes."""
+    if not comes(future, timeout):
+        raise TimeoutError
     try:
         return future.result(0)
     except BaseException:

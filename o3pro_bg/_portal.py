@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from anyio import CapacityLimiter
 
 from o3pro_bg._forks import KEPT, disown, whole
-from o3pro_bg._futures import Lazy, result_of, when_done
+from o3pro_bg._futures import Lazy, comes, result_of, when_done
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
 if TYPE_CHECKING:
@@ -79,14 +79,23 @@ class LoopThread:
         with self._lock:
             if not self.is_open:
                 raise _closed()
-            if self._server is None:
-                self._server = _Server(self._farewell)
-                # Whoever drops the last reference must not wait: the bell is rung, and the thread ends by itself.
-                weakref.finalize(self, self._server.ring, _EXIT_GRACE).atexit = False
-                if self._stopped:  # by a signal handler, while the thread was made
-                    self._server.ring(0)
-                    raise _closed()
-            return self._server.submit(function, *args)
+            server = self._server or self._begin()
+            if self._stopped:  # by a signal handler, while the thread was made
+                server.ring(0)
+                raise _closed()
+            return server.submit(function, *args)
+
+    def _begin(self) -> _Server:
+        server = _Server(self._farewell)
+        try:
+            server.start()
+            # Whoever drops the last reference must not wait: the bell is rung, and the thread ends by itself.
+            weakref.finalize(self, server.ring, _EXIT_GRACE).atexit = False
+            self._server = server
+        except BaseException:
+            server.forsake()
+            raise
+        return server
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """
@@ -113,9 +122,7 @@ class LoopThread:
 
     def _outcome(self, future: concurrent.futures.Future[T]) -> T:
         """Wait for it; what takes long may have a reason that is worth telling."""
-        with suppress(TimeoutError):
-            return result_of(future, _PATIENCE)
-        if not future.done() and self._server is not None:  # it was not the coroutine that raised this
+        if not comes(future, _PATIENCE) and self._server is not None:
             self._server.mind()
         return result_of(future)
 
@@ -169,20 +176,26 @@ class _Server:
         self._told_at = float("-inf")  # that it is blocked
         self._pid = os.getpid()
         self.thread = threading.Thread(target=self._serve, name="o3pro_bg", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, and wait for its loop."""
+        before = sys.exception()
         try:
             self.thread.start()
-            trouble = self._made.get()
-        except BaseException as exc:
-            # A Ctrl-C becomes a RuntimeError where `threading` was about to give a lock back, and had not taken it yet.
-            trouble = exc.__context__ if isinstance(exc.__context__, KeyboardInterrupt) else exc
-            if isinstance(trouble, RuntimeError):  # as the interpreter exits, no thread starts any more
-                raise _closed() from None
-            self._is_unwanted = True  # whether it starts or not, nobody will know it
-            with suppress(AttributeError):  # the loop is not made yet
-                self.ring(0)
-        if trouble is not None:
+        except RuntimeError as exc:
+            # A Ctrl-C becomes one where `threading` was about to give a lock back, and had not taken it yet.
+            if isinstance(exc.__context__, KeyboardInterrupt) and exc.__context__ is not before:
+                raise exc.__context__ from None
+            raise _closed() from None  # as the interpreter exits, no thread starts any more
+        if (trouble := self._made.get()) is not None:
             raise trouble
         _SERVERS.add(self)
+
+    def forsake(self) -> None:
+        """Have the thread end, if it has started: nobody will know it, and its farewell is for another one to say."""
+        self._is_unwanted = True
+        with suppress(AttributeError):  # the loop is not made yet
+            self.ring(0)
 
     @property
     def is_serving(self) -> bool:
@@ -280,7 +293,9 @@ class _Server:
                     future.set_exception(_closed())
 
     async def _until_rung(self) -> None:
-        await self._farewell(0 if self._is_unwanted else await self._bell)
+        grace = 0.0 if self._is_unwanted else await self._bell
+        if not self._is_unwanted:
+            await self._farewell(grace)
         if callbacks := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(callbacks, timeout=_CALLBACK_GRACE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import uuid
 from contextlib import suppress
 from dataclasses import replace
@@ -285,8 +286,9 @@ class AsyncBackgroundHandler(Face):
             try:
                 kept = await outcome(inserted)
             except BaseException:  # cancelled, say
+                make_good = functools.partial(self._make_good, record, self._then_of(record.job_id))
                 loop = asyncio.get_running_loop()
-                self._withdraw(record, inserted, lambda: soon(loop, self._run, record.job_id))
+                self._withdraw(record, inserted, lambda: soon(loop, lambda: self._engine.background(make_good())))
                 raise
         except StoreError as trouble:
             raise Refused("store", detail=trouble) from None

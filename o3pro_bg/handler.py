@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import uuid
 import weakref
 from contextlib import suppress
@@ -376,36 +375,32 @@ class BackgroundHandler(Face):
         """Keep the record of a new job, and run it; answer the record that is kept, which may be another job's."""
         if not self._portal.is_open:  # a store may take a moment longer to notice that the loop has died
             raise Refused("closed")
-        run = functools.partial(self._run, record.job_id)
+        then = self._then_of(record.job_id)
+
+        def make_good() -> None:
+            self._portal.submit(self._make_good, record, then)
+
         inserted: Future[JobRecord] | None = None
         try:
             inserted = self._insert(record)
             kept = result_of(inserted)
         except BaseException as exc:  # Ctrl-C, say
-            self._withdraw(record, inserted, run)
+            self._withdraw(record, inserted, make_good)
             if isinstance(exc, StoreError):
                 raise Refused("store", detail=exc) from None
             raise
         if kept is record:
             try:
-                run()
+                self._portal.submit(self._engine.run, record.job_id, then)
             except HandlerClosed:
                 if not self._store.durable:  # else the next process runs it
                     self._store.remove(record.job_id)
                     raise Refused("closed") from None
-            except BaseException:  # Ctrl-C, say: whether it runs or not, nobody learned of it, but who gave its key
-                spare = self._engine.cancel if record.request.dedupe_key is None else self._run_once
+            except BaseException:  # Ctrl-C, say: whether it runs or not
                 with suppress(HandlerClosed):
-                    self._portal.submit(spare, record.job_id)
+                    make_good()
                 raise
         return kept
-
-    def _run(self, job_id: str) -> None:
-        self._portal.submit(self._engine.run, job_id, self._then_of(job_id))
-
-    async def _run_once(self, job_id: str) -> None:
-        if job_id in self._engine.expected:
-            await self._engine.run(job_id, self._then_of(job_id))
 
     def _job(self, record: JobRecord) -> Job:
         return Job(record.job_id, self._engine, self._portal)

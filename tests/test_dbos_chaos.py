@@ -224,7 +224,7 @@ class Witness:
 
     def works_on(self) -> None:
         """Take note that what comes from now on is of creates that leave after it."""
-        ((self._last,),) = self._ask("SELECT last_value FROM notes_number_seq")
+        ((self._last,),) = self._ask("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM notes_number_seq")
 
     def uncertain(self) -> set[str]:
         """Answer of which jobs the creates were on their way to the database in such a moment."""

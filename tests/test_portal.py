@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from o3pro_bg import _forks, _portal
-from o3pro_bg._futures import result_of
+from o3pro_bg import _forks, _futures, _portal
 from o3pro_bg._portal import LoopThread
 from o3pro_bg.errors import HandlerClosed, WrongThread
 
@@ -211,8 +210,10 @@ def test_an_interrupted_call_cancels_its_coroutine(portal: LoopThread) -> None:
 
     def interrupt() -> None:
         begun.wait(PATIENCE)
-        until(lambda: sys._current_frames()[main].f_code is result_of.__code__)  # it waits by now
-        signal.pthread_kill(main, signal.SIGINT)
+        try:
+            until(lambda: sys._current_frames()[main].f_code.co_filename == _futures.__file__)  # it waits by now
+        finally:
+            signal.pthread_kill(main, signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -766,18 +767,29 @@ def test_a_ctrl_c_while_the_thread_starts_is_one(monkeypatch: pytest.MonkeyPatch
 
     def start(thread: threading.Thread) -> None:
         begin(thread)
+        started.append(thread)
         try:
             raise KeyboardInterrupt
         finally:
             threading.RLock().release()
 
+    said: list[float] = []
+
+    async def say(grace: float) -> None:
+        said.append(grace)
+
+    started: list[threading.Thread] = []
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
-        portal = LoopThread(farewell)
+        portal = LoopThread(say)
         with pytest.raises(KeyboardInterrupt):
             portal.submit(answer, 1)
+    started[0].join(PATIENCE)
+    assert not started[0].is_alive()
     assert portal.call(answer, 42) == 42
+    assert not said, "the farewell is for the thread that does the work"
     portal.stop(0)
+    assert said == [0]
 
 
 def test_a_loop_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
