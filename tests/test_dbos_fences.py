@@ -10,13 +10,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 from dbos import DBOSClient
 
 from o3pro_bg import BackgroundHandler, ConfigError, DbosEngine, StoreError
-from o3pro_bg._dbos import engine
+from o3pro_bg._dbos import database, engine
 from o3pro_bg._dbos.database import parsed
 from o3pro_bg.testing import FakeClient, FakeRemote
 
@@ -317,3 +319,21 @@ def test_a_forked_process(database: str, part: str, says: str) -> None:
     command = [sys.executable, "-c", FORKED, database, part]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
     assert done.stdout.split() == says.split()
+
+
+@pytest.mark.parametrize(
+    ("python", "sqlite", "is_fit"), [((3, 11), 40, True), ((3, 12), 42, True), ((3, 12), 40, False)]
+)
+def test_an_sqlite_that_dbos_cannot_use_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, python: tuple[int, int], sqlite: int, is_fit: bool
+) -> None:
+    """Where DBOS would ask SQLite for what it cannot tell yet, it is said which one is needed, and nothing is made."""
+    monkeypatch.setattr(database, "sys", SimpleNamespace(version_info=python))
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, sqlite, 1))
+    there = database.Database(f"sqlite:///{path}", "dbos")
+    if is_fit:
+        there._check_sqlite()
+        return
+    with pytest.raises(StoreError, match=r"SQLite 3\.42 or newer"):
+        there.prepare(sa.MetaData(), lambda _: None)
+    assert not path.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,11 +108,20 @@ class Database:
         """
         with self.told(), self._turn():
             if self.is_sqlite:
+                self._check_sqlite()
                 make(Path(str(self._url.database)))
             DBOS.migrate(self.url, schema=self.dbos_schema)
             with self.engine.begin() as connection:
                 tables.create_all(connection)
                 begin(connection)
+
+    def _check_sqlite(self) -> None:
+        """DBOS has SQLite tell the time in a way that older ones answer with NULL (dbos 3.4, `_migration`)."""
+        if sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < (3, 42):
+            raise StoreError(
+                f"the job store {self.place}: DBOS takes SQLite 3.42 or newer on Python 3.12 or newer, and this Python "
+                f"has SQLite {sqlite3.sqlite_version}: name a PostgreSQL database, or run a Python with a newer SQLite"
+            )
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
